@@ -1,0 +1,103 @@
+"""The kinds of change, and what each makes of one class.
+
+A change carries everything that a replica needs: embeddings and class model were computed once by the writer and travel in it,
+so that folding a change never computes a vector. `fold_change` is the only place that says what a change means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.domain.values import ClassModel, ClassState, Example
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplesAdded:
+    """Creates the class when it is new."""
+
+    class_name: str
+    examples: tuple[Example, ...]
+    model: ClassModel
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRemoved:
+    class_name: str
+    example_id: str
+    model: ClassModel | None  # None when it was the last example
+
+
+@dataclass(frozen=True, slots=True)
+class ClassConfigured:
+    """Both values as they are after the change; `user_threshold` None returns to the computed one."""
+
+    class_name: str
+    user_threshold: float | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRenamed:
+    """Renames and configures at once, so that one PATCH is one change."""
+
+    class_name: str
+    new_name: str
+    user_threshold: float | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRefitted:
+    """The same examples under another model set: new embeddings, new class model."""
+
+    class_name: str
+    examples: tuple[Example, ...]
+    model: ClassModel
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRemoved:
+    class_name: str
+
+
+Change = ExamplesAdded | ExampleRemoved | ClassConfigured | ClassRenamed | ClassRefitted | ClassRemoved
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change that the store has acknowledged, and its version."""
+
+    version: int
+    change: Change
+
+
+def fold_change(state: ClassState | None, committed: Committed) -> ClassState | None:
+    """The class after a change; None when it is gone. For a rename, the state comes back under the new name."""
+    version, change = committed.version, committed.change
+    if isinstance(change, ExamplesAdded) and state is None:
+        return ClassState(change.class_name, version, _sorted(change.examples), change.model)
+    if state is None:
+        raise ValueError(f"change {version} is about class {change.class_name!r}, which does not exist")
+    match change:
+        case ExamplesAdded():
+            return replace(state, version=version, examples=_sorted(state.examples + change.examples), model=change.model)
+        case ExampleRemoved():
+            left = tuple(example for example in state.examples if example.id != change.example_id)
+            return replace(state, version=version, examples=left, model=change.model)
+        case ClassConfigured():
+            return replace(state, version=version, user_threshold=change.user_threshold, metadata=change.metadata)
+        case ClassRenamed():
+            return replace(
+                state, name=change.new_name, version=version, user_threshold=change.user_threshold, metadata=change.metadata
+            )
+        case ClassRefitted():
+            return replace(state, version=version, examples=_sorted(change.examples), model=change.model)
+        case ClassRemoved():
+            return None
+
+
+def _sorted(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    # By id, so that a state does not depend on the order in which examples arrived.
+    return tuple(sorted(examples, key=lambda example: example.id))

@@ -1,0 +1,176 @@
+"""The nouns of the product as frozen values, checked where they are made.
+
+Arrays are numpy float32 unless said otherwise, with their axes in the comment beside the field. d is the embedding size of
+the model set. Nothing here reads a file, a clock or a setting.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput
+
+FloatArray = NDArray[np.float32]
+PixelArray = NDArray[np.uint8]
+
+MAX_NAME_CHARS = 200  # after NFC; design section 3
+
+
+def class_name_of(text: str, *, field_name: str = "name") -> str:
+    """The NFC form of a class name, or InvalidInput saying which rule it breaks."""
+    name = unicodedata.normalize("NFC", text)
+    if not 1 <= len(name) <= MAX_NAME_CHARS:
+        raise InvalidInput(
+            f"A class name has 1 to {MAX_NAME_CHARS} characters, this one has {len(name)}.", field=field_name, limit=MAX_NAME_CHARS
+        )
+    if name in (".", ".."):
+        raise InvalidInput("A class name cannot be '.' or '..'.", field=field_name)
+    # Cc: control; Cs: lone surrogates, which cannot be written as UTF-8.
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise InvalidInput("A class name cannot hold control characters.", field=field_name)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in whole pixels of the upright picture: left, top, width, height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded region. `pixels` may be smaller than `box`: decoding shrinks what is larger than anybody needs."""
+
+    pixels: PixelArray  # (h, w, 3) uint8 RGB, upright
+    box: Box  # the region in the whole upright picture; all of it when no box was asked for
+    width: int  # of the whole upright picture
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One picture as it came in: bytes of any format, and the box asked for. `field` names it in errors (`image`, `images[3]`)."""
+
+    data: bytes
+    box: Box | None = None
+    field: str = "image"
+
+
+class WarningCode(StrEnum):
+    TOO_SMALL = "too_small"
+    BLURRED = "blurred"
+    NEAR_DUPLICATE = "near_duplicate"
+    UNLIKE_CLASS = "unlike_class"
+    CLOSER_TO_OTHER = "closer_to_other"
+    SEVERAL_THINGS = "several_things"
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleWarning:
+    """Something a person should know about an example, with the number and the limit that it passed."""
+
+    code: WarningCode
+    detail: str
+    value: float
+    limit: float
+    class_name: str | None = None
+    example_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture, or box in one, given for a class. `id` is made from the bytes and the box, so the same again is the same example."""
+
+    id: str
+    box: Box
+    embedding: FloatArray  # (d,) unit length: mean over the views, normalised
+    spread: float  # 1 - mean similarity of the views to `embedding`, 0 to 2
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a vector and what made a threshold: SHA-256 over the network files, and over calibration and synthesis."""
+
+    networks: str
+    calibration: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassModel:
+    """What is kept to recognise a class; a function of the model set and the examples, in whatever order they came."""
+
+    representatives: FloatArray  # (r, d) unit length, r >= 1
+    spread: float  # expected 1 - similarity of a picture of this class
+    threshold: float  # similarity from which a picture is accepted
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class ClassState:
+    """A class at one version: its examples in the order of their ids, and the class model made of them (None without examples)."""
+
+    name: str
+    version: int  # of the last change to this class; its ETag
+    examples: tuple[Example, ...] = ()
+    model: ClassModel | None = None
+    user_threshold: float | None = None  # overrides the model's
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def threshold(self) -> float | None:
+        if self.user_threshold is not None:
+            return self.user_threshold
+        return None if self.model is None else self.model.threshold
+
+
+class Outcome(StrEnum):
+    MATCH = "match"
+    DOUBTFUL = "doubtful"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    BELOW_THRESHOLD = "below_threshold"
+    AMBIGUOUS = "ambiguous"
+    NO_CLASSES = "no_classes"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An example that decided, and how near it is to the query."""
+
+    example_id: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    class_name: str
+    similarity: float  # -1 to 1
+    probability: float  # 0 to 1, calibrated
+    accepted: bool
+    threshold: float
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What /classify says of one picture. `decision` is a class exactly when the outcome is a match."""
+
+    outcome: Outcome
+    decision: str | None
+    reason: Reason | None
+    candidates: tuple[Candidate, ...]  # most probable first
+    version: int  # of the gallery that was asked
+    model: str  # id of the model set

@@ -1,0 +1,144 @@
+"""Every error Firstsight raises on purpose. The branch says whose fault it is, and so whether a retry can help.
+
+    FirstsightError
+    ├── CallerError                 the request is wrong; the same request will fail again
+    │   ├── MalformedRequest        unreadable HTTP, multipart or JSON
+    │   ├── InvalidInput            readable, but a field breaks a limit
+    │   │   └── InvalidPicture      a known format that cannot be used: truncated, animated, too small
+    │   ├── UnsupportedPicture      no known picture format
+    │   ├── TooLarge                more bytes or pixels than accepted
+    │   ├── Unauthenticated, Forbidden
+    │   ├── NotFound                UnknownClass, UnknownExample, UnknownRoute
+    │   ├── NameTaken
+    │   └── VersionConflict         somebody else changed the class first
+    ├── LimitReached                ours, and passing: try again later
+    │   ├── Overloaded
+    │   └── DeadlinePassed
+    └── ServiceFault                ours: an operator must look
+        ├── StoreUnavailable
+        ├── LogTrimmed              a follower fell behind the log: read a snapshot
+        ├── CorruptModelSet
+        ├── IncompatibleStore
+        └── InvalidSettings
+
+The message is made from the fields, so that two places never word one fault differently. No HTTP here: `api/problems.py` has the statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Limit = int | float | str
+
+
+class FirstsightError(Exception):
+    """Root of the tree. `detail` is a sentence for people, `field` and `limit` are for programs."""
+
+    def __init__(self, detail: str, *, field: str | None = None, limit: Limit | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+
+
+class CallerError(FirstsightError):
+    pass
+
+
+class MalformedRequest(CallerError):
+    pass
+
+
+class InvalidInput(CallerError):
+    pass
+
+
+class InvalidPicture(InvalidInput):
+    pass
+
+
+class UnsupportedPicture(CallerError):
+    pass
+
+
+class TooLarge(CallerError):
+    pass
+
+
+class Unauthenticated(CallerError):
+    pass
+
+
+class Forbidden(CallerError):
+    pass
+
+
+class NotFound(CallerError):
+    pass
+
+
+class UnknownClass(NotFound):
+    def __init__(self, class_name: str) -> None:
+        super().__init__(f"There is no class {class_name!r}.", field="name")
+
+
+class UnknownExample(NotFound):
+    def __init__(self, class_name: str, example_id: str) -> None:
+        super().__init__(f"Class {class_name!r} has no example {example_id!r}.", field="id")
+
+
+class NameTaken(CallerError):
+    def __init__(self, class_name: str) -> None:
+        super().__init__(f"A class named {class_name!r} exists already.", field="name")
+
+
+class VersionConflict(CallerError):
+    def __init__(self, class_name: str, *, expected: int, found: int) -> None:
+        super().__init__(f"Class {class_name!r} is at version {found}, not {expected}: read it again.", limit=found)
+        self.class_name = class_name
+        self.expected = expected
+        self.found = found
+
+
+class LimitReached(FirstsightError):
+    """`retry_after_s` is when trying again makes sense, in whole seconds."""
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1, limit: Limit | None = None) -> None:
+        super().__init__(detail, limit=limit)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(LimitReached):
+    pass
+
+
+class DeadlinePassed(LimitReached):
+    pass
+
+
+class ServiceFault(FirstsightError):
+    pass
+
+
+class StoreUnavailable(ServiceFault):
+    pass
+
+
+class LogTrimmed(ServiceFault):
+    pass
+
+
+class CorruptModelSet(ServiceFault):
+    pass
+
+
+class IncompatibleStore(ServiceFault):
+    pass
+
+
+class InvalidSettings(ServiceFault):
+    """All faults of the settings at once, one a line, each naming its variable."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("Settings cannot be used:\n" + "\n".join(f"  {fault}" for fault in faults))
+        self.faults = tuple(faults)

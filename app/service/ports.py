@@ -1,0 +1,88 @@
+"""The seams: every Protocol in the project, and nothing else. Adapters fit them by shape; the type checker proves it in `main.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.changes import Change, Committed
+from app.domain.values import Box, ClassState, FloatArray, Picture, PixelArray
+
+
+class Decode(Protocol):
+    def __call__(self, data: bytes, *, box: Box | None, wanted_px: int, field: str) -> Picture:
+        """Bytes of any known format -> the picture, or the box of it, upright, RGB.
+
+        Decoding may shrink, but leaves the region's longest side at `wanted_px` or more where the original has that many.
+        Raises UnsupportedPicture, InvalidPicture, TooLarge, or InvalidInput for a box that does not fit, naming `field`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What the embedding network says of n pictures."""
+
+    embedding: FloatArray  # (n, d) unit length
+    features: FloatArray  # (n, f) before normalisation
+    dense: FloatArray  # (n, rows, columns, channels)
+
+
+class Embedder(Protocol):
+    @property
+    def side_px(self) -> int:
+        """Pictures are given as squares of this side."""
+        ...
+
+    def __call__(self, pictures: PixelArray) -> Embeddings:
+        """uint8 (n, side, side, 3) -> embeddings. The same picture gives the same bytes in any batch."""
+        ...
+
+
+class Synthesizer(Protocol):
+    def __call__(self, support: FloatArray, seed: int) -> FloatArray:
+        """Support embeddings (k, d) -> synthetic embeddings of the same class (m, d), m may be 0."""
+        ...
+
+
+class Index(Protocol):
+    def search(self, queries: FloatArray, top: int, allowed: NDArray[np.bool_] | None) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Queries (q, d) -> similarities and rows, both (q, top), best first; row -1 where there are fewer. `allowed` (n,) masks rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    version: int
+    classes: tuple[ClassState, ...]
+
+
+class Store(Protocol):
+    """The durable truth: a log of changes plus the records they produce. Synchronous; called from one worker thread."""
+
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+        """Makes a change durable, whole or not at all, and returns its version.
+
+        `expected` is the version of the last change to `change.class_name` (0: must not exist), else VersionConflict. A rename to
+        an existing name raises NameTaken. `crops` are encoded pictures by example id, for ExamplesAdded. StoreUnavailable when
+        the outcome is not known to be durable.
+        """
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """All classes at one version, sorted by name."""
+        ...
+
+    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+        """Changes with version > `after`, oldest first. LogTrimmed when the log no longer reaches back that far."""
+        ...
+
+    def read_crop(self, class_name: str, example_id: str) -> bytes | None:
+        """The stored crop of an example as encoded bytes; None when crops are not stored or there is no such example."""
+        ...
+
+    def close(self) -> None: ...
