@@ -1,0 +1,78 @@
+# `make` alone says what there is. Everything is installed into .venv, once: a stamp file in it says what is there.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# cpu or gpu: which onnxruntime and faiss serve. They exclude each other, so each has an environment of its own.
+EXTRA ?= cpu
+VENV ?= $(if $(filter gpu,$(EXTRA)),.venv-gpu,.venv)
+BIN := $(VENV)/bin
+
+# uv makes an environment in seconds, pip in half a minute; nothing needs uv but `make lock`.
+UV ?= $(shell command -v uv 2>/dev/null)
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) install)
+INSTALL_FIRSTSIGHT = $(INSTALL) --no-deps --no-build-isolation --editable .
+TORCH = $(shell sed -n 's/^    "\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+
+.PHONY: help serve demo test check format bench docs lock train-embedding
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, settings from FIRSTSIGHT_* (docs/settings.md)
+	@exec $(BIN)/firstsight serve
+
+demo: $(VENV)/dev  ## draw brands, enrol one picture of each, recognise them in scenes; leaves build/demo.png
+	$(BIN)/python -m bench.demo
+
+test: $(VENV)/dev  ## all tests; ARGS="-k enrol" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev  ## lint, format and types, as the tests' other half
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev  ## put imports and layout in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev  ## ratios and costs, side by side in one run; writes bench/results/
+	$(BIN)/python -m bench
+
+docs: $(VENV)/dev  ## write again the pages that are made from the code
+	$(BIN)/python -m docs.generate
+
+train-embedding: $(VENV)/dev  ## train the embedding network; ARGS="--help" says how
+	$(BIN)/python -m training embedding $(ARGS)
+
+# Universal: one file for Python 3.11 to 3.13 on any system. No registry's address is in it, and no torch: which build of torch is
+# right depends on the machine.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(or $(UV),$(error make lock needs uv)) pip compile --quiet --universal --python-version 3.11 \
+	--fork-strategy fewest --generate-hashes --no-emit-index-url --no-annotate --group build pyproject.toml
+
+lock:  ## pin every dependency with its hashes in requirements/; ARGS=--upgrade for newer ones
+	$(COMPILE) $(ARGS) --extra cpu --extra training --extra dev \
+		--no-emit-package torch --no-emit-package torchvision --output-file requirements/dev.txt
+	$(COMPILE) $(ARGS) --extra cpu --constraint requirements/dev.txt --output-file requirements/cpu.txt
+	$(COMPILE) $(ARGS) --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+
+$(BIN)/python:
+	@echo "Making $(VENV), once. It takes a minute without uv."
+	@$(if $(UV),$(UV) venv --quiet --seed --python $(or $(PYTHON),3.13),$(or $(PYTHON),$(error Python 3.11, 3.12 or 3.13 is needed)) -m venv) $(VENV)
+
+$(VENV)/serve: requirements/$(EXTRA).txt pyproject.toml | $(BIN)/python
+	@$(INSTALL) --require-hashes --requirement $<
+	@$(INSTALL_FIRSTSIGHT)
+	@touch $@
+
+# What is here holds all that serving needs. torch comes by pip even beside uv, which does not look where pip is told to look.
+$(VENV)/dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@$(INSTALL) --require-hashes --requirement $<
+	@$(INSTALL_FIRSTSIGHT)
+	@$(PIP) install $(TORCH)
+	@touch $(VENV)/serve $@
