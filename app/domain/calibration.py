@@ -1,0 +1,93 @@
+"""What a similarity means: the threshold of a class for a stated false-accept rate, and the probability of a match.
+
+The numbers are fitted by training on classes that nobody enrols and travel in the manifest: a score means something only together
+with the networks that made it. Thresholds come from a background cohort, as in speaker verification (z-norm): how similar a class
+model is to pictures that are certainly not of the class says how generic it looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from app.domain.checks import WarningLimits
+from app.domain.values import FloatArray
+
+MOST_EXAMPLES_CALIBRATED = 10  # training measures 1 to 10 examples; a class with more counts as one with 10
+
+Numbers = TypeVar("Numbers")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    target_far: float  # share of pictures of nothing enrolled that one class may accept; what `cohort_factor` was fitted for
+    cohort_factor: float  # standard deviations of the cohort's similarities above their mean
+    threshold_floor: float  # similarity; no computed threshold is lower
+    threshold_ceiling: float  # nor higher
+    slope: float  # log-odds of a match per unit of similarity above the threshold, for one example
+    slope_log_examples: float  # added to it per unit of ln(examples)
+    offset: float  # log-odds of a match at the threshold, for one example
+    offset_log_examples: float
+    doubtful_margin: float  # similarity: this far below its threshold, a class is still worth a person's look
+    ambiguous_margin: float  # similarity: accepted classes nearer to each other than this cannot be told apart
+    warnings: WarningLimits
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_far < 1:
+            raise ValueError(f"target_far is a rate between 0 and 1, not {self.target_far}")
+        if not -1 <= self.threshold_floor <= self.threshold_ceiling <= 1:
+            raise ValueError("threshold_floor and threshold_ceiling are similarities, the floor not above the ceiling")
+        if min(self._slope_at(1), self._slope_at(MOST_EXAMPLES_CALIBRATED)) <= 0:
+            raise ValueError("slope and slope_log_examples must make probability grow with similarity")
+        if self.doubtful_margin < 0 or self.ambiguous_margin < 0:
+            raise ValueError("doubtful_margin and ambiguous_margin are not negative")
+
+    def threshold_of(self, representatives: FloatArray, cohort: FloatArray) -> float:
+        """Similarity from which a class with these representatives (r, d) accepts, judged by the cohort (m, d) of other things."""
+        sims = (cohort.astype(np.float64) @ representatives.astype(np.float64).T).max(axis=1)  # (m,)
+        bound = float(sims.mean() + self.cohort_factor * sims.std())
+        return round(min(max(bound, self.threshold_floor), self.threshold_ceiling), 6)
+
+    def probability(self, similarity: float, *, threshold: float, examples: int) -> float:
+        """That the picture is of the class, in a world where it may be of nothing enrolled. `threshold` is the computed one."""
+        log_odds = self._slope_at(examples) * (similarity - threshold) + self.offset + self.offset_log_examples * _log(examples)
+        # Written with tanh, the logistic function cannot overflow.
+        return 0.5 + 0.5 * math.tanh(0.5 * log_odds)
+
+    def _slope_at(self, examples: int) -> float:
+        return self.slope + self.slope_log_examples * _log(examples)
+
+
+def calibration_from_json(data: object) -> Calibration:
+    """The inverse of `dataclasses.asdict`. ValueError for a missing, unknown or non-finite entry, naming it."""
+    entries = _object(data, "calibration")
+    warnings = _numbers(WarningLimits, _object(entries.get("warnings"), "calibration.warnings"), path="calibration.warnings")
+    return _numbers(Calibration, {**entries, "warnings": warnings}, path="calibration")
+
+
+def _log(examples: int) -> float:
+    return math.log(min(max(examples, 1), MOST_EXAMPLES_CALIBRATED))
+
+
+def _object(data: object, path: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{path} is not an object")
+    return data
+
+
+def _numbers(kind: type[Numbers], entries: Mapping[str, Any], *, path: str) -> Numbers:
+    wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if entries.keys() != wanted:
+        raise ValueError(f"{path} must hold exactly {sorted(wanted)}; differing: {sorted(entries.keys() ^ wanted)}")
+    for name, value in entries.items():
+        if not isinstance(value, WarningLimits) and not _is_finite_number(value):
+            raise ValueError(f"{path}.{name} is not a finite number: {value!r}")
+    return kind(**entries)
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

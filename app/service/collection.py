@@ -1,0 +1,57 @@
+"""One collection's state for the use cases: the gallery that is served now, and the one way to change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.domain.changes import Change
+from app.domain.gallery import Gallery
+from app.domain.values import ClassState
+from app.errors import UnknownClass
+from app.service.follow import Galleries, Served
+from app.service.pools import Deadline, Pools, stage
+from app.service.ports import Store
+
+NO_CROPS: Mapping[str, bytes] = {}
+
+
+class Collection:
+    def __init__(self, *, store: Store, galleries: Galleries, pools: Pools, keep_crops: bool = True) -> None:
+        self._store = store
+        self._galleries = galleries
+        self._pools = pools
+        self._keep_crops = keep_crops
+
+    @property
+    def served(self) -> Served:
+        """Gallery and index of one version; a request takes it once and stays with it."""
+        return self._galleries.current
+
+    @property
+    def gallery(self) -> Gallery:
+        return self.served.gallery
+
+    def state_of(self, class_name: str) -> ClassState:
+        state = self.gallery.get(class_name)
+        if state is None:
+            raise UnknownClass(class_name)
+        return state
+
+    async def commit(self, change: Change, *, expected: int, deadline: Deadline, crops: Mapping[str, bytes] = NO_CROPS) -> int:
+        """Makes a change durable and served, and returns its version."""
+        kept = crops if self._keep_crops else NO_CROPS
+        return await self._pools.store(self._commit, change, expected, kept, deadline=deadline)
+
+    async def catch_up(self, deadline: Deadline) -> None:
+        """Serves what others have committed."""
+        await self._pools.store(self._galleries.advance, deadline=deadline)
+
+    async def read_crop(self, class_name: str, example_id: str, deadline: Deadline) -> bytes | None:
+        return await self._pools.store(self._store.read_crop, class_name, example_id, deadline=deadline)
+
+    def _commit(self, change: Change, expected: int, crops: Mapping[str, bytes]) -> int:
+        # In one piece on the store's thread: a request that is cancelled in between must not leave a change unserved.
+        with stage("commit"):
+            version = self._store.commit(change, expected=expected, crops=crops)
+            self._galleries.advance()
+        return version

@@ -1,0 +1,55 @@
+"""From the stored crop of an example to its embedding. Enrolment and re-embedding under new networks both come through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.domain.values import FloatArray, PixelArray
+from app.domain.views import crop, view_boxes
+from app.service.pools import stage
+from app.service.ports import Decode, Embedder
+
+
+@dataclass(frozen=True, slots=True)
+class PictureCodec:
+    """The functions that turn bytes into pixels and back."""
+
+    decode: Decode  # what callers send
+    encode_crop: Callable[[PixelArray], bytes]  # what is stored
+    decode_crop: Callable[[bytes], PixelArray]
+    resize: Callable[[PixelArray, int], PixelArray]  # any (h, w, 3) -> (side, side, 3), by stretching
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedCrop:
+    embedding: FloatArray  # (d,) unit length: mean over the views, normalised
+    spread: float  # 1 - mean similarity of the views to it
+    dense: FloatArray  # (rows, columns, channels) of the whole crop
+
+
+class CropEmbedder:
+    """Two halves, as they run in two pools: pixels of the views, then the network."""
+
+    def __init__(self, *, codec: PictureCodec, embedder: Embedder, view_shares: Sequence[float]) -> None:
+        self._codec = codec
+        self._embedder = embedder
+        self._view_shares = view_shares
+
+    def views(self, crop_data: bytes) -> PixelArray:
+        """A stored crop -> (v, side, side, 3), the whole crop first."""
+        pixels = self._codec.decode_crop(crop_data)
+        height, width = pixels.shape[:2]
+        boxes = view_boxes(width, height, self._view_shares)
+        return np.stack([self._codec.resize(crop(pixels, box), self._embedder.side_px) for box in boxes])
+
+    def embed(self, views: PixelArray) -> EmbeddedCrop:
+        with stage("embed"):
+            embedded = self._embedder(views)
+        per_view = embedded.embedding.astype(np.float64)  # (v, d)
+        mean = per_view.mean(axis=0)
+        mean /= np.linalg.norm(mean)
+        spread = 1.0 - float((per_view @ mean).mean())
+        return EmbeddedCrop(embedding=mean.astype(np.float32), spread=max(0.0, spread), dense=embedded.dense[0])

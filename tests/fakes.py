@@ -1,0 +1,67 @@
+"""Deterministic stand-ins that pass the same contracts as the real things, and the model set that goes with them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.domain.calibration import Calibration
+from app.domain.checks import WarningLimits
+from app.domain.model_set import ModelSet
+from app.domain.values import FloatArray, PixelArray, Provenance
+from app.service.ports import Embeddings
+
+GRID = 4  # cells a side of the colour layout
+DIM = GRID * GRID * 3 + 1
+SIDE_PX = 32
+
+
+class FakeEmbedder:
+    """Embeds the colour layout: mean colours of 4 x 4 cells against mid-grey. Pictures of like colours in like places are alike."""
+
+    side_px = SIDE_PX
+
+    def __call__(self, pictures: PixelArray) -> Embeddings:
+        layouts = np.stack([_colour_layout(picture) for picture in pictures])  # (n, 4, 4, 3)
+        flat = layouts.reshape(len(pictures), -1)
+        features = np.concatenate([flat, np.full((len(pictures), 1), 0.1)], axis=1).astype(np.float32)  # grey is a direction too
+        embedding = features / np.linalg.norm(features, axis=1, keepdims=True)
+        return Embeddings(embedding=embedding, features=features, dense=layouts.astype(np.float32))
+
+
+def _colour_layout(picture: PixelArray) -> FloatArray:
+    cell = picture.shape[0] // GRID
+    cells = picture.astype(np.float64).reshape(GRID, cell, GRID, cell, 3)
+    return ((cells.mean(axis=(1, 3)) - 127.5) / 127.5).astype(np.float32)
+
+
+def calibration_for_tests() -> Calibration:
+    return Calibration(
+        target_far=0.001,
+        cohort_factor=3.0,
+        threshold_floor=0.6,
+        threshold_ceiling=0.9,
+        slope=20.0,
+        slope_log_examples=2.0,
+        offset=0.5,
+        offset_log_examples=0.1,
+        doubtful_margin=0.05,
+        ambiguous_margin=0.02,
+        warnings=WarningLimits(),
+    )
+
+
+def cohort_for_tests(count: int = 64) -> FloatArray:
+    """Embeddings of random colour layouts, always the same ones."""
+    layouts = np.random.default_rng(0).integers(0, 256, (count, GRID, GRID, 3), dtype=np.uint8)
+    cell = SIDE_PX // GRID
+    return FakeEmbedder()(layouts.repeat(cell, axis=1).repeat(cell, axis=2)).embedding
+
+
+def model_set_for_tests(*, networks: str = "fake networks", calibration: str = "fake calibration") -> ModelSet:
+    return ModelSet(
+        id="fakemodelset0000",
+        provenance=Provenance(networks=networks, calibration=calibration),
+        calibration=calibration_for_tests(),
+        view_shares=(0.8,),
+        cohort=cohort_for_tests(),
+    )
