@@ -12,7 +12,9 @@ def check_box(box: Box, width: int, height: int, *, field: str) -> Box:
     """The same box, or InvalidInput saying which limit of a picture of width x height it breaks."""
     if min(box.width, box.height) < MIN_SIDE_PX:
         raise InvalidInput(
-            f"A box has sides of {MIN_SIDE_PX} pixels or more, this one is {box.width} x {box.height}.", field=field, limit=MIN_SIDE_PX
+            f"A box has sides of {MIN_SIDE_PX} pixels or more, this one is {box.width} x {box.height}.",
+            field=field,
+            limit=MIN_SIDE_PX,
         )
     if min(box.x, box.y) < 0 or box.x + box.width > width or box.y + box.height > height:
         raise InvalidInput(

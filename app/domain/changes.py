@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.domain.values import ClassModel, ClassState, Example
+from app.errors import VersionConflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,22 @@ class Committed:
 
     version: int
     change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All classes at one version, sorted by name."""
+
+    version: int
+    classes: tuple[ClassState, ...]
+
+
+def fold_expected(state: ClassState | None, committed: Committed, *, expected: int) -> ClassState | None:
+    """`fold_change` for a store about to commit: VersionConflict unless the class is at `expected` (0: must not exist)."""
+    found = 0 if state is None else state.version
+    if found != expected:
+        raise VersionConflict(committed.change.class_name, expected=expected, found=found)
+    return fold_change(state, committed)
 
 
 def fold_change(state: ClassState | None, committed: Committed) -> ClassState | None:

@@ -63,17 +63,17 @@ def sharpness(pixels: PixelArray) -> float:
 
 
 def disagreement(dense: FloatArray) -> float:
-    """How little the cells of a dense map (rows, columns, channels) agree: 1 - mean cosine between two cells, drawn by their strength.
+    """How little the cells of a dense map (rows, columns, channels) agree: 1 - mean cosine of two cells drawn by their length.
 
     0 when all point the same way, towards 1 when they have nothing in common: one thing fills its picture with its own features,
     several things each pull their own cells.
     """
     cells = dense.reshape(-1, dense.shape[-1]).astype(np.float64)  # (rows * columns, channels)
-    strength = float(np.linalg.norm(cells, axis=1).sum())
-    if strength == 0.0:
+    lengths = float(np.linalg.norm(cells, axis=1).sum())
+    if lengths == 0.0:
         return 0.0
     # Weighting each unit vector by its length gives back the vector itself, so all pairs at once are one squared sum.
-    return 1.0 - float(np.square(cells.sum(axis=0)).sum()) / strength**2
+    return 1.0 - float(np.square(cells.sum(axis=0)).sum()) / lengths**2
 
 
 def _too_small(picture: Picture, limits: WarningLimits) -> ExampleWarning | None:
@@ -93,7 +93,10 @@ def _blurred(picture: Picture, limits: WarningLimits) -> ExampleWarning | None:
     if value >= limits.blurred:
         return None
     return ExampleWarning(
-        WarningCode.BLURRED, "The picture is blurred or nearly blank: little detail can be learnt from it.", value=value, limit=limits.blurred
+        WarningCode.BLURRED,
+        "The picture is blurred or nearly blank: little detail can be learnt from it.",
+        value=value,
+        limit=limits.blurred,
     )
 
 
@@ -133,7 +136,9 @@ def _unlike_class(similarities: Sequence[float], limits: WarningLimits) -> Examp
     )
 
 
-def _closer_to_other(similarities: Sequence[float], nearest: tuple[str, float] | None, limits: WarningLimits) -> ExampleWarning | None:
+def _closer_to_other(
+    similarities: Sequence[float], nearest: tuple[str, float] | None, limits: WarningLimits
+) -> ExampleWarning | None:
     if nearest is None:
         return None
     other_class, similarity = nearest
@@ -156,7 +161,7 @@ def _shrink(grey: NDArray[np.float64], longest_px: int) -> NDArray[np.float64]:
     scale = min(1.0, longest_px / max(height, width))
     rows = _block_starts(height, scale)
     columns = _block_starts(width, scale)
-    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
+    sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
     return sums / np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
 
 

@@ -1,4 +1,4 @@
-"""The seams: every Protocol in the project, and nothing else. Adapters fit them by shape; the type checker proves it in `main.py`."""
+"""The seams: every Protocol in the project, and nothing else. Adapters fit them by shape; the type checker proves it in `main`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.changes import Change, Committed
-from app.domain.values import Box, ClassState, FloatArray, Picture, PixelArray
+from app.domain.changes import Change, Committed, Snapshot
+from app.domain.values import Box, FloatArray, Picture, PixelArray
 
 
 class Decode(Protocol):
@@ -51,14 +51,11 @@ class Synthesizer(Protocol):
 
 class Index(Protocol):
     def search(self, queries: FloatArray, top: int, allowed: NDArray[np.bool_] | None) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Queries (q, d) -> similarities and rows, both (q, top), best first; row -1 where there are fewer. `allowed` (n,) masks rows."""
+        """Queries (q, d) -> similarities and rows, both (q, top), best first; row -1 where there are fewer.
+
+        Only rows with True in `allowed` (n,) are found; None allows all.
+        """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    version: int
-    classes: tuple[ClassState, ...]
 
 
 class Store(Protocol):

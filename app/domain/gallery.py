@@ -1,0 +1,209 @@
+"""All class models of one collection, laid out to be searched: immutable, so that a request sees one version from start to end.
+
+A gallery is a large frozen block, a small tail of the classes changed since the block was made, and a mask over the rows of the
+block that are no longer true. A change makes the next gallery by copying the tail and the mask, never the block, so that it
+costs the same among ten classes and among ten thousand. `compacted` merges the tail into a new block, in the background.
+
+The block may be searched by any index (FAISS in the service), the tail is searched here. An index only proposes classes: the
+similarities that leave this module come from `similarity_of`, so that they do not depend on where a class happens to lie, and
+answers after a restart are equal bit by bit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import merge
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.changes import Committed, Snapshot, fold_change
+from app.domain.values import ClassState, FloatArray
+
+Mask = NDArray[np.bool_]
+
+# Entries of the tail that make a merge worthwhile. A class gone from the block has one too, so this bounds dead rows as well.
+COMPACT_AT = 256
+# Two similarities nearer than this may come out in either order in single precision: the error of a product of unit vectors stays
+# below d * 2**-24, and d is at most a thousand or so.
+ROUNDING = 1e-4
+DECIMALS = 6  # of a similarity; far above the error of double precision, far below what a person compares
+
+
+class BlockIndex(Protocol):
+    """What the block asks of an index; `ports.Index` says it in full."""
+
+    def search(self, queries: FloatArray, top: int, allowed: Mask | None) -> tuple[FloatArray, NDArray[np.int64]]: ...
+
+
+def similarity_of(query: FloatArray, vectors: FloatArray) -> float:
+    """Highest similarity of a query (d,) to any of the vectors (r, d), all of unit length.
+
+    Products of two float32 are exact in float64, and numpy adds up a row in an order that only its length decides, unlike a BLAS.
+    """
+    products = vectors.astype(np.float64) * query.astype(np.float64)  # (r, d)
+    return round(float(products.sum(axis=1).max()), DECIMALS)
+
+
+class NumpyIndex:
+    """Exact search over rows (n, d) by one matrix product: for the tail, and the oracle of every other index."""
+
+    def __init__(self, rows: FloatArray) -> None:
+        self._rows = rows
+
+    def search(self, queries: FloatArray, top: int, allowed: Mask | None) -> tuple[FloatArray, NDArray[np.int64]]:
+        similarities = queries @ self._rows.T  # (q, n)
+        if allowed is not None:
+            similarities[:, ~allowed] = -np.inf
+        missing = max(0, top - len(self._rows))
+        similarities = np.pad(similarities, ((0, 0), (0, missing)), constant_values=-np.inf)
+        rows = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
+        best = np.take_along_axis(similarities, rows, axis=1)
+        return best, np.where(np.isneginf(best), -1, rows)
+
+
+class Block:
+    """Classes in the order of their names, their representatives in consecutive rows.
+
+    Only class models made by `networks` have rows, so that vectors of two model sets never meet in one index.
+    """
+
+    def __init__(self, classes: Iterable[ClassState], networks: str) -> None:
+        """`classes` come sorted by name, each name once."""
+        self.classes: dict[str, ClassState] = {state.name: state for state in classes}
+        self.names = tuple(self.classes)
+        self._searchable = [
+            (state, state.model.representatives)
+            for state in self.classes.values()
+            if state.model is not None and state.model.provenance.networks == networks
+        ]
+        counts = [len(vectors) for _, vectors in self._searchable]
+        self._most_rows = max(counts, default=0)  # of one class
+        self._owners = np.repeat(np.arange(len(counts)), counts)  # (n,) position in _searchable of the class of each row
+        ends = np.cumsum(counts, dtype=np.int64).tolist()
+        self._rows = {
+            state.name: slice(end - count, end) for (state, _), count, end in zip(self._searchable, counts, ends, strict=True)
+        }
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return len(self._owners)
+
+    def representatives(self) -> FloatArray:
+        """All rows (n, d) as one matrix, made anew: an index keeps its own copy, so the block keeps none."""
+        if not self._searchable:
+            return np.empty((0, 0), np.float32)
+        return np.concatenate([vectors for _, vectors in self._searchable])
+
+    @cached_property
+    def own_index(self) -> BlockIndex:
+        return NumpyIndex(self.representatives())
+
+    def mask_of(self, names: Iterable[str]) -> Mask:
+        """(n,) true on the rows of these classes; a name without rows counts for nothing."""
+        mask = np.zeros(self.size, np.bool_)
+        for name in names:
+            mask[self._rows.get(name, slice(0))] = True
+        return mask
+
+    def nearest(self, query: FloatArray, top: int, allowed: Mask, index: BlockIndex) -> list[ClassState]:
+        """The `top` classes nearest to a query (d,), together with all that rounding could have put behind the last of them."""
+        reachable = int(np.count_nonzero(allowed))
+        mask = None if reachable == self.size else allowed
+        wanted = min(top * self._most_rows, reachable)  # rows enough for `top` classes, however they are spread
+        while wanted:
+            similarities, rows = (found[0] for found in index.search(query[np.newaxis], wanted, mask))
+            owners, first = np.unique(self._owners[rows], return_index=True)
+            best = similarities[first]  # of each class found
+            line = np.sort(best)[-min(top, len(best))] - ROUNDING
+            if wanted == reachable or similarities[-1] < line:
+                return [self._searchable[owner][0] for owner in owners[best >= line]]
+            wanted = min(4 * wanted, reachable)  # a crowd of near equals: look further down
+        return []
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """One version of a collection. Made by `empty` or `from_snapshot`, and from then on by `fold`."""
+
+    version: int
+    networks: str  # SHA-256 of the networks whose vectors are searched; classes of others are listed but never answer
+    block: Block
+    tail: Mapping[str, ClassState | None]  # classes changed since the block was made; None: removed
+    valid: Mask  # (n,) rows of the block that still hold
+
+    @classmethod
+    def empty(cls, networks: str) -> Gallery:
+        return cls.from_snapshot(Snapshot(0, ()), networks)
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot, networks: str) -> Gallery:
+        block = Block(snapshot.classes, networks)
+        return cls(snapshot.version, networks, block, {}, np.ones(block.size, np.bool_))
+
+    def __len__(self) -> int:
+        added = sum((state is not None) - (name in self.block.classes) for name, state in self.tail.items())
+        return len(self.block.classes) + added
+
+    def get(self, name: str) -> ClassState | None:
+        return self.tail[name] if name in self.tail else self.block.classes.get(name)
+
+    def names(self, after: str = "", limit: int | None = None) -> list[str]:
+        """Names in order, the first `limit` past `after`; costs the length of the answer and of the tail."""
+        frozen = self.block.names
+        following = (frozen[position] for position in range(bisect_right(frozen, after), len(frozen)))
+        unchanged = (name for name in following if name not in self.tail)
+        changed = sorted(name for name, state in self.tail.items() if state is not None and name > after)
+        return list(islice(merge(unchanged, changed), limit))
+
+    def fold(self, *changes: Committed) -> Gallery:
+        """The gallery after these changes, which must continue its version without a gap."""
+        version, tail, stale = self.version, dict(self.tail), []
+        for committed in changes:
+            if committed.version != version + 1:
+                raise ValueError(f"change {committed.version} does not follow version {version}")
+            version, name = committed.version, committed.change.class_name
+            state = fold_change(tail[name] if name in tail else self.block.classes.get(name), committed)
+            tail[name] = None
+            if state is not None:
+                tail[state.name] = state  # another name after a rename
+            stale.append(name)
+        return Gallery(version, self.networks, self.block, tail, self.valid & ~self.block.mask_of(stale))
+
+    @property
+    def needs_compaction(self) -> bool:
+        return len(self.tail) >= COMPACT_AT
+
+    def compacted(self) -> Gallery:
+        """The same classes in one new block. Takes time in proportion to all of them."""
+        classes = tuple(state for name in self.names() if (state := self.get(name)) is not None)
+        return Gallery.from_snapshot(Snapshot(self.version, classes), self.networks)
+
+    def best_classes(
+        self, query: FloatArray, top: int, among: frozenset[str] | None = None, index: BlockIndex | None = None
+    ) -> list[tuple[ClassState, float]]:
+        """The `top` classes most similar to a query (d,), best first, equals by name; fewer where there are fewer.
+
+        The similarity of a class is the highest over its representatives. `among` limits the search to these names. `index` is
+        one made of `block.representatives()`; without it the search is done in numpy.
+        """
+        valid = self.valid if among is None else self.valid & self.block.mask_of(among)
+        recent = self._tail_block.mask_of(self.tail if among is None else among)
+        shortlist = [
+            *self.block.nearest(query, top, valid, index or self.block.own_index),
+            *self._tail_block.nearest(query, top, recent, self._tail_block.own_index),
+        ]
+        scored = [(state, similarity_of(query, state.model.representatives)) for state in shortlist if state.model is not None]
+        return sorted(scored, key=lambda pair: (-pair[1], pair[0].name))[:top]
+
+    @cached_property
+    def _tail_block(self) -> Block:
+        # Laid out at the first search, not at each fold: a follower that catches up folds many and searches none.
+        changed = sorted((state for state in self.tail.values() if state is not None), key=lambda state: state.name)
+        return Block(changed, self.networks)

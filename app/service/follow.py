@@ -1,0 +1,99 @@
+"""Keeps the gallery up with the store: the store's changes -> the next gallery -> swap. The only place that swaps.
+
+A request takes `current` once and answers from it alone. Readers never wait: taking the reference needs no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from app.domain.gallery import Gallery
+from app.domain.values import ClassState, FloatArray
+from app.errors import LogTrimmed
+from app.service.ports import Index, Store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A gallery and the index made of its block: they belong together, so they are swapped together."""
+
+    gallery: Gallery
+    index: Index
+
+    def best_classes(self, query: FloatArray, top: int, among: frozenset[str] | None = None) -> list[tuple[ClassState, float]]:
+        return self.gallery.best_classes(query, top, among, self.index)
+
+
+class Galleries:
+    """The one reference to what is served now, and what moves it on.
+
+    `make_index` is given all representatives of a block (n, d), n may be 0. `in_background` runs a job later on another thread,
+    such as an executor's `submit`. `networks` are those whose vectors are searched: `Provenance.networks` of the model set.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        make_index: Callable[[FloatArray], Index],
+        networks: str,
+        in_background: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._store = store
+        self._make_index = make_index
+        self._in_background = in_background
+        self._advancing = Lock()  # held while the reference moves: two movers could otherwise go back to an older version
+        self._compacting = False
+        self._current = self._serve(Gallery.empty(networks))
+
+    @property
+    def current(self) -> Served:
+        return self._current
+
+    def start(self) -> Served:
+        """Reads the store whole."""
+        with self._advancing:
+            self._current = self._reread()
+            return self._current
+
+    def advance(self) -> Served:
+        """Follows the store to its end. What was committed before the call is in what comes back, and in `current`."""
+        with self._advancing:
+            served = self._current = self._followed(self._current)
+            due = served.gallery.needs_compaction and not self._compacting
+            self._compacting = self._compacting or due
+        if due:
+            self._in_background(self._compact)
+        return served
+
+    def _serve(self, gallery: Gallery) -> Served:
+        return Served(gallery, self._make_index(gallery.block.representatives()))
+
+    def _reread(self) -> Served:
+        return self._serve(Gallery.from_snapshot(self._store.snapshot(), self._current.gallery.networks))
+
+    def _followed(self, served: Served) -> Served:
+        gallery = served.gallery
+        try:
+            while changes := self._store.follow(gallery.version):
+                gallery = gallery.fold(*changes)
+        except LogTrimmed:
+            return self._reread()
+        return Served(gallery, served.index)
+
+    def _compact(self) -> None:
+        # The long part runs without the lock; what is committed meanwhile is folded onto the new block before it is served.
+        try:
+            compacted = self._serve(self._current.gallery.compacted())
+            with self._advancing:
+                self._current = self._followed(compacted)
+        except Exception:
+            # Nobody waits for this thread. The old block still answers, and the next commit tries again.
+            logger.exception("compaction of the gallery failed")
+        finally:
+            self._compacting = False
