@@ -161,8 +161,9 @@ def _shrink(grey: NDArray[np.float64], longest_px: int) -> NDArray[np.float64]:
     scale = min(1.0, longest_px / max(height, width))
     rows = _block_starts(height, scale)
     columns = _block_starts(width, scale)
-    sums: NDArray[np.float64] = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
-    return sums / np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, axis=0), columns, axis=1)
+    means: NDArray[np.float64] = sums / np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    return means
 
 
 def _block_starts(length: int, scale: float) -> NDArray[np.int64]:
