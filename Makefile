@@ -27,7 +27,7 @@ serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, setti
 	@exec $(BIN)/firstsight serve
 
 demo: $(VENV)/dev  ## draw brands, enrol one picture of each, recognise them in scenes; leaves build/demo.png
-	$(BIN)/python -m bench.demo
+	$(BIN)/python -m demo $(ARGS)
 
 test: $(VENV)/dev  ## all tests; ARGS="-k enrol" for some
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,0 +1,85 @@
+"""The main job against a live server: enrol one picture of each brand, then ask about scenes that it has never seen.
+
+    python -m demo [--url http://127.0.0.1:8000] [--picture build/demo.png]
+
+Without a URL it starts a server of its own, with its state in memory. It leaves one picture with every answer in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+from PIL import Image
+
+from demo.brands import ENROLLED, STRANGER, Brand
+from demo.scenes import EMPTY, SCENES, Scene, as_jpeg, photograph
+from demo.server import serving
+from demo.sheet import RIGHT, UNSURE, WRONG, Column, Tile, contact_sheet
+
+
+def main(url: str | None = None, picture: Path = Path("build/demo.png")) -> None:
+    with server(url) as http:
+        for brand in ENROLLED:
+            enrol(http, brand)
+        columns = [ask_about(http, brand, seed=number) for number, brand in enumerate(ENROLLED)]
+        columns.append(ask_about_strangers(http))
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(columns).save(picture, optimize=True)
+    tiles = [tile for column in columns for tile in column.asked]
+    print(f"{sum(tile.colour == RIGHT for tile in tiles)} of {len(tiles)} answers are right: see {picture}")
+
+
+@contextmanager
+def server(url: str | None) -> Iterator[httpx.Client]:
+    if url is None:
+        with serving({"STORE": "memory://"}) as own:
+            yield own.http
+    else:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            yield http
+
+
+def enrol(http: httpx.Client, brand: Brand) -> None:
+    report = http.post(f"/classes/{brand.name}/examples", files={"image": as_jpeg(brand.mark())}).raise_for_status().json()
+    warnings = [warning["code"] for example in report["examples"] for warning in example["warnings"]]
+    print(f"enrolled {brand.name:10} threshold {report['threshold']:.2f}  {' '.join(warnings)}")
+
+
+def ask_about(http: httpx.Client, brand: Brand, *, seed: int) -> Column:
+    """A column of scenes with a brand that was enrolled: right is its name."""
+    tiles = [ask(http, scene, brand, seed=10 * seed + row, right=brand.name) for row, scene in enumerate(SCENES)]
+    return Column(brand.name, brand.mark(), tiles)
+
+
+def ask_about_strangers(http: httpx.Client) -> Column:
+    """A column of scenes with nothing that was enrolled: right is to say so."""
+    asked = [*((scene, STRANGER) for scene in SCENES[1:]), (EMPTY, None)]
+    tiles = [ask(http, scene, brand, seed=90 + row, right=None) for row, (scene, brand) in enumerate(asked)]
+    return Column("others", None, tiles)
+
+
+def ask(http: httpx.Client, scene: Scene, brand: Brand | None, *, seed: int, right: str | None) -> Tile:
+    picture = photograph(scene, brand and brand.mark(), seed=seed)
+    answer = http.post("/classify", files={"image": as_jpeg(picture)}).raise_for_status().json()
+    best = answer["candidates"][0]
+    print(f"asked {brand.name if brand else 'shore':10} {answer['outcome']:8} {best['class']:10} {best['probability']:.2f}")
+    return tile_of(picture, answer, right)
+
+
+def tile_of(picture: Image.Image, answer: dict[str, Any], right: str | None) -> Tile:
+    best = answer["candidates"][0]
+    if answer["outcome"] == "match":
+        colour = RIGHT if answer["decision"] == right else WRONG
+        return Tile(picture, f"{answer['decision']}, {best['probability']:.0%}", colour)
+    if answer["outcome"] == "doubtful":
+        return Tile(picture, f"doubtful: {best['class']}, {best['probability']:.0%}", UNSURE)
+    return Tile(picture, "unknown", RIGHT if right is None else UNSURE)
+
+
+if __name__ == "__main__":
+    typer.run(main)
