@@ -1,4 +1,4 @@
-"""The seams: every Protocol in the project, and nothing else. Adapters fit them by shape; the type checker proves it in `main`."""
+"""The seams: every Protocol in the project, and nothing else. Adapters fit them by shape; mypy proves it in `main.py`."""
 
 from __future__ import annotations
 

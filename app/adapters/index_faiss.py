@@ -1,0 +1,30 @@
+"""FAISS: exact inner-product search over the block of a gallery."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.values import FloatArray
+
+
+class FaissIndex:
+    def __init__(self, rows: FloatArray) -> None:
+        """`rows` (n, d) are copied; n may be 0."""
+        self._index = faiss.IndexFlatIP(rows.shape[1])
+        self._index.add(np.ascontiguousarray(rows))
+
+    def search(self, queries: FloatArray, top: int, allowed: NDArray[np.bool_] | None) -> tuple[FloatArray, NDArray[np.int64]]:
+        # Callers are parallel, so FAISS shall not be. OpenMP keeps this number for each calling thread, hence here, not once.
+        faiss.omp_set_num_threads(1)
+        similarities, rows = self._index.search(np.ascontiguousarray(queries), top, params=_limited_to(allowed))
+        return similarities, rows
+
+
+def _limited_to(allowed: NDArray[np.bool_] | None) -> faiss.SearchParameters | None:
+    if allowed is None:
+        return None
+    # FAISS wraps both constructors when it is imported, which its type stubs do not say.
+    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # type: ignore[call-arg, arg-type]
+    return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
