@@ -29,7 +29,7 @@ def main(url: str | None = None, picture: Path = Path("build/demo.png")) -> None
         columns = [ask_about(http, brand, seed=number) for number, brand in enumerate(ENROLLED)]
         columns.append(ask_about_strangers(http))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(columns).save(picture, optimize=True)
+    contact_sheet(columns).save(picture, optimize=True, quality=88)
     tiles = [tile for column in columns for tile in column.asked]
     print(f"{sum(tile.colour == RIGHT for tile in tiles)} of {len(tiles)} answers are right: see {picture}")
 
