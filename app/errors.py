@@ -9,9 +9,11 @@
     │   ├── TooLarge                more bytes or pixels than accepted
     │   ├── Unauthenticated, Forbidden
     │   ├── NotFound                UnknownClass, UnknownExample, UnknownRoute
+    │   ├── MethodNotAllowed
     │   ├── NameTaken
     │   └── VersionConflict         somebody else changed the class first
     ├── LimitReached                ours, and passing: try again later
+    │   ├── Starting                not ready yet
     │   ├── Overloaded
     │   └── DeadlinePassed
     └── ServiceFault                ours: an operator must look
@@ -87,6 +89,16 @@ class UnknownExample(NotFound):
         super().__init__(f"Class {class_name!r} has no example {example_id!r}.", field="id")
 
 
+class UnknownRoute(NotFound):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is nothing at {path}: see /openapi.json for the routes.")
+
+
+class MethodNotAllowed(CallerError):
+    def __init__(self, method: str, *, allowed: str) -> None:
+        super().__init__(f"{method} is not offered here, only {allowed}.", limit=allowed)
+
+
 class NameTaken(CallerError):
     def __init__(self, class_name: str) -> None:
         super().__init__(f"A class named {class_name!r} exists already.", field="name")
@@ -106,6 +118,11 @@ class LimitReached(FirstsightError):
     def __init__(self, detail: str, *, retry_after_s: int = 1, limit: Limit | None = None) -> None:
         super().__init__(detail, limit=limit)
         self.retry_after_s = retry_after_s
+
+
+class Starting(LimitReached):
+    def __init__(self, waiting_for: str) -> None:
+        super().__init__(f"The service is starting and waits for {waiting_for}.")
 
 
 class Overloaded(LimitReached):

@@ -1,0 +1,92 @@
+"""Every Prometheus series, described once. Labels come from closed lists: never a class, a key or a file name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_REGISTRY = CollectorRegistry()
+ProcessCollector(registry=_REGISTRY)  # memory, processor time, open files
+
+# Stages take from 0.1 ms (a decision) to seconds (a queue under load): three steps to a factor of ten.
+_STAGE_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_REQUEST_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+_stage_seconds = Histogram(
+    "firstsight_stage_seconds",
+    "Time in one stage of a request: queue, decode, embed, search, decide, commit.",
+    ["stage"],
+    buckets=_STAGE_BUCKETS_S,
+    registry=_REGISTRY,
+)
+_requests = Counter(
+    "firstsight_requests_total", "Answered requests by route and status.", ["method", "route", "status"], registry=_REGISTRY
+)
+_request_seconds = Histogram(
+    "firstsight_request_seconds",
+    "From the request's headers to the end of its response, by route.",
+    ["route"],
+    buckets=_REQUEST_BUCKETS_S,
+    registry=_REGISTRY,
+)
+_outcomes = Counter(
+    "firstsight_outcomes_total", "Pictures classified, by outcome: match, doubtful, unknown.", ["outcome"], registry=_REGISTRY
+)
+_refusals = Counter(
+    "firstsight_refusals_total",
+    "Requests refused before their body was read, by reason: starting, busy.",
+    ["reason"],
+    registry=_REGISTRY,
+)
+_abandoned = Counter("firstsight_abandoned_total", "Requests whose client left before the answer.", registry=_REGISTRY)
+_admitted = Gauge("firstsight_admitted_pictures", "Pictures admitted and not yet answered for.", registry=_REGISTRY)
+_classes = Gauge("firstsight_classes", "Classes in the gallery that is served.", registry=_REGISTRY)
+_version = Gauge("firstsight_version", "Version of the gallery that is served.", registry=_REGISTRY)
+_ready = Gauge("firstsight_ready", "1 when the service is ready to answer, else 0.", registry=_REGISTRY)
+
+
+def observe_stage(stage: str, seconds: float) -> None:
+    _stage_seconds.labels(stage).observe(seconds)
+
+
+def observe_request(*, method: str, route: str, status: int, seconds: float) -> None:
+    _requests.labels(method, route, str(status)).inc()
+    _request_seconds.labels(route).observe(seconds)
+
+
+def count_outcome(outcome: str) -> None:
+    _outcomes.labels(outcome).inc()
+
+
+def count_refusal(reason: str) -> None:
+    _refusals.labels(reason).inc()
+
+
+def count_abandoned() -> None:
+    _abandoned.inc()
+
+
+def set_admitted(pictures: int) -> None:
+    _admitted.set(pictures)
+
+
+def set_served(*, ready: bool, classes: int, version: int) -> None:
+    _ready.set(ready)
+    _classes.set(classes)
+    _version.set(version)
+
+
+def exposition() -> bytes:
+    """All series in Prometheus' text format."""
+    return generate_latest(_REGISTRY)
+
+
+def series() -> Iterator[tuple[str, str]]:
+    """Name and description of every series of ours, for the documentation and its test."""
+    for family in _REGISTRY.collect():
+        if family.name.startswith("firstsight_"):
+            yield (f"{family.name}_total" if family.type == "counter" else family.name), family.documentation
