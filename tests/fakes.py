@@ -7,8 +7,7 @@ import numpy as np
 from app.domain.calibration import Calibration
 from app.domain.checks import WarningLimits
 from app.domain.model_set import ModelSet
-from app.domain.values import FloatArray, PixelArray, Provenance
-from app.service.ports import Embeddings
+from app.domain.values import Embeddings, FloatArray, PixelArray, Provenance
 
 GRID = 4  # cells a side of the colour layout
 DIM = GRID * GRID * 3 + 1
@@ -16,7 +15,7 @@ SIDE_PX = 32
 
 
 class FakeEmbedder:
-    """Embeds the colour layout: mean colours of 4 x 4 cells against mid-grey. Pictures of like colours in like places are alike."""
+    """Embeds the mean colours of 4 x 4 cells against mid-grey, so that pictures of like colours in like places are alike."""
 
     side_px = SIDE_PX
 
@@ -31,7 +30,7 @@ class FakeEmbedder:
 def _colour_layout(picture: PixelArray) -> FloatArray:
     cell = picture.shape[0] // GRID
     cells = picture.astype(np.float64).reshape(GRID, cell, GRID, cell, 3)
-    return ((cells.mean(axis=(1, 3)) - 127.5) / 127.5).astype(np.float32)
+    return np.asarray((cells.mean(axis=(1, 3)) - 127.5) / 127.5, dtype=np.float32)
 
 
 def calibration_for_tests() -> Calibration:
@@ -46,7 +45,14 @@ def calibration_for_tests() -> Calibration:
         offset_log_examples=0.1,
         doubtful_margin=0.05,
         ambiguous_margin=0.02,
-        warnings=WarningLimits(),
+        warnings=WarningLimits(
+            too_small_px=24,
+            blurred=0.01,
+            several_things=0.9,
+            near_duplicate=0.999,
+            unlike_class=0.3,
+            closer_to_other=0.8,
+        ),
     )
 
 

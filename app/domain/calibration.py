@@ -47,7 +47,7 @@ class Calibration:
             raise ValueError("doubtful_margin and ambiguous_margin are not negative")
 
     def threshold_of(self, representatives: FloatArray, cohort: FloatArray) -> float:
-        """Similarity from which a class with these representatives (r, d) accepts, judged by the cohort (m, d) of other things."""
+        """Similarity from which a class with these representatives (r, d) accepts, going by a cohort (m, d) of other things."""
         sims = (cohort.astype(np.float64) @ representatives.astype(np.float64).T).max(axis=1)  # (m,)
         bound = float(sims.mean() + self.cohort_factor * sims.std())
         return round(min(max(bound, self.threshold_floor), self.threshold_ceiling), 6)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.gallery import DECIMALS
 from app.domain.model_set import ModelSet
 from app.domain.values import ClassModel, Example, FloatArray
 
@@ -54,11 +55,15 @@ def representatives_of(support: FloatArray, synthetic: FloatArray) -> FloatArray
     return np.concatenate([mean[np.newaxis], more]).astype(np.float32)
 
 
-def similarity_to_rest(embedding: FloatArray, others: FloatArray) -> float:
-    """How an embedding (d,) fits a class made of the other examples (n, d), n >= 1: similarity to their mean or to the nearest."""
-    rest = others.astype(np.float64)
-    sims = np.concatenate([rest, _unit(rest.mean(axis=0))[np.newaxis]]) @ embedding.astype(np.float64)
-    return round(float(sims.max()), 6)
+def similarities_to_rest(support: FloatArray, members: slice) -> list[float]:
+    """How each of `members` of k >= 2 examples (k, d) fits the class without it: by the nearest other, or by the others' mean."""
+    examples = support.astype(np.float64)
+    asked = examples[members]  # (n, d)
+    sims = asked @ examples.T  # (n, k)
+    own = np.arange(len(examples))[members]
+    sims[np.arange(len(asked)), own] = -1.0
+    to_mean = (_means_of_others(examples)[members] * asked).sum(axis=1)
+    return [round(float(sim), DECIMALS) for sim in np.maximum(sims.max(axis=1), to_mean)]
 
 
 def _seed_of(ordered: Sequence[Example]) -> int:
@@ -71,8 +76,11 @@ def _spread_of(ordered: Sequence[Example], support: FloatArray) -> float:
     if len(ordered) == 1:
         return ordered[0].spread
     examples = support.astype(np.float64)
-    means_of_others = _unit(examples.sum(axis=0) - examples)  # (k, d)
-    return float(1.0 - (means_of_others * examples).sum(axis=1).mean())
+    return float(1.0 - (_means_of_others(examples) * examples).sum(axis=1).mean())
+
+
+def _means_of_others(examples: DoubleArray) -> DoubleArray:
+    return _unit(examples.sum(axis=0) - examples)  # (k, d)
 
 
 def _centres(examples: DoubleArray, mean: DoubleArray, count: int) -> DoubleArray:

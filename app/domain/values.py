@@ -28,7 +28,9 @@ def class_name_of(text: str, *, field_name: str = "name") -> str:
     name = unicodedata.normalize("NFC", text)
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise InvalidInput(
-            f"A class name has 1 to {MAX_NAME_CHARS} characters, this one has {len(name)}.", field=field_name, limit=MAX_NAME_CHARS
+            f"A class name has 1 to {MAX_NAME_CHARS} characters, this one has {len(name)}.",
+            field=field_name,
+            limit=MAX_NAME_CHARS,
         )
     if name in (".", ".."):
         raise InvalidInput("A class name cannot be '.' or '..'.", field=field_name)
@@ -59,8 +61,17 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What the embedding network says of n pictures."""
+
+    embedding: FloatArray  # (n, d) unit length
+    features: FloatArray  # (n, f) before normalisation
+    dense: FloatArray  # (n, rows, columns, channels)
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
-    """One picture as it came in: bytes of any format, and the box asked for. `field` names it in errors (`image`, `images[3]`)."""
+    """One picture as it came in: bytes of any format, and the box asked for. Errors name it by `field`: `image`, `images[3]`."""
 
     data: bytes
     box: Box | None = None
@@ -90,7 +101,7 @@ class ExampleWarning:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One picture, or box in one, given for a class. `id` is made from the bytes and the box, so the same again is the same example."""
+    """One picture, or box in one, given for a class. `id` is made of bytes and box: the same again is the same example."""
 
     id: str
     box: Box
@@ -118,7 +129,7 @@ class ClassModel:
 
 @dataclass(frozen=True, slots=True)
 class ClassState:
-    """A class at one version: its examples in the order of their ids, and the class model made of them (None without examples)."""
+    """A class at one version: its examples in the order of their ids, and the class model made of them (None without any)."""
 
     name: str
     version: int  # of the last change to this class; its ETag

@@ -1,7 +1,7 @@
 """The support views of an example: the whole crop and a few mild crops of it, the same ones every time.
 
-Averaged over views, the embedding of a single photograph depends less on how tightly it was framed. No mirror images: print does not
-come mirrored.
+Averaged over views, the embedding of a single photograph depends less on how tightly it was framed. No mirror images: print does
+not come mirrored.
 """
 
 from __future__ import annotations

@@ -12,13 +12,15 @@ from app.domain.views import crop, view_boxes
 from app.service.pools import stage
 from app.service.ports import Decode, Embedder
 
+CROP_SIDE_PX = 512  # longest side of a stored crop: larger than any network here wants, so that a later one finds enough
+
 
 @dataclass(frozen=True, slots=True)
 class PictureCodec:
     """The functions that turn bytes into pixels and back."""
 
     decode: Decode  # what callers send
-    encode_crop: Callable[[PixelArray], bytes]  # what is stored
+    encode_crop: Callable[[PixelArray], bytes]  # what is stored, at most CROP_SIDE_PX a side
     decode_crop: Callable[[bytes], PixelArray]
     resize: Callable[[PixelArray, int], PixelArray]  # any (h, w, 3) -> (side, side, 3), by stretching
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.domain.calibration import Calibration
-from app.domain.values import Box, ClassModel, Example, ExampleWarning, Upload
+from app.domain.changes import ExamplesAdded
+from app.domain.checks import WarningLimits, picture_warnings, support_warnings
+from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, PixelArray, Upload
+from app.errors import VersionConflict
 from app.service.collection import Collection
-from app.service.embed import CropEmbedder, PictureCodec
-from app.service.pools import Deadline, Pools
+from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
+from app.service.follow import Served
+from app.service.pools import Deadline, Pools, stage
+
+MOST_NEAREST = 5  # other classes in a report
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,33 @@ class EnrolmentReport:
     stored: bool  # False for a dry run and for a mere repeat
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture before the network has seen it."""
+
+    example_id: str
+    picture: Picture
+    crop: bytes
+    views: PixelArray  # (v, side, side, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A picture as an example, which the class may have already."""
+
+    example: Example
+    crop: bytes
+    warnings: tuple[ExampleWarning, ...]  # those that the picture alone gives
+
+
+@dataclass(frozen=True, slots=True)
+class _Proposal:
+    """What the pictures would make of the class as it is at one version."""
+
+    change: ExamplesAdded
+    report: EnrolmentReport
+
+
 class Enrol:
     def __init__(
         self,
@@ -49,8 +83,99 @@ class Enrol:
         codec: PictureCodec,
         crop_embedder: CropEmbedder,
         fit: Callable[[Sequence[Example]], ClassModel],
-        calibration: Calibration,
-    ) -> None: ...
+        limits: WarningLimits,
+    ) -> None:
+        self._collection = collection
+        self._pools = pools
+        self._codec = codec
+        self._crop_embedder = crop_embedder
+        self._fit = fit
+        self._limits = limits
 
     async def __call__(self, class_name: str, uploads: Sequence[Upload], *, dry_run: bool, deadline: Deadline) -> EnrolmentReport:
-        raise NotImplementedError
+        offers = await self._read_all(uploads, deadline)
+        while True:
+            proposal = await self._pools.infer(self._propose, class_name, offers, dry_run, deadline=deadline)
+            if dry_run or not proposal.change.examples:
+                return proposal.report
+            try:
+                return await self._commit(proposal, offers, deadline)
+            except VersionConflict:
+                # Somebody else changed the class in between: fit it again with what they added. The deadline ends this.
+                await self._collection.catch_up(deadline)
+
+    async def _read_all(self, uploads: Sequence[Upload], deadline: Deadline) -> list[_Offer]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                reading = [group.create_task(self._read(upload, deadline)) for upload in uploads]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # one bad picture refuses them all, and is what the caller must hear of
+        return [task.result() for task in reading]
+
+    async def _read(self, upload: Upload, deadline: Deadline) -> _Offer:
+        prepared = await self._pools.decode(self._prepare, upload, deadline=deadline)
+        return await self._pools.infer(self._embed, prepared, deadline=deadline)
+
+    def _prepare(self, upload: Upload) -> _Prepared:
+        with stage("decode"):
+            picture = self._codec.decode(upload.data, box=upload.box, wanted_px=CROP_SIDE_PX, field=upload.field)
+            crop = self._codec.encode_crop(picture.pixels)
+            # The views come from the crop as it is stored, so that a later network can be given the very same pixels.
+            return _Prepared(example_id_of(upload.data, picture.box), picture, crop, self._crop_embedder.views(crop))
+
+    def _embed(self, prepared: _Prepared) -> _Offer:
+        embedded = self._crop_embedder.embed(prepared.views)
+        example = Example(prepared.example_id, prepared.picture.box, embedded.embedding, embedded.spread)
+        return _Offer(example, prepared.crop, picture_warnings(prepared.picture, embedded.dense, self._limits))
+
+    def _propose(self, class_name: str, offers: Sequence[_Offer], dry_run: bool) -> _Proposal:
+        served = self._collection.served
+        state = served.gallery.get(class_name)
+        known = {example.id: example for example in state.examples} if state else {}
+        added = {offer.example.id: offer.example for offer in offers if offer.example.id not in known}
+        everything = list((known | added).values())
+        model = self._fit(everything)
+        nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]
+        return _Proposal(
+            ExamplesAdded(class_name, tuple(added.values()), model),
+            EnrolmentReport(
+                class_name=class_name,
+                version=state.version if state else 0,
+                dry_run=dry_run,
+                threshold=state.user_threshold if state and state.user_threshold is not None else model.threshold,
+                examples=tuple(self._enrolled(offer, everything, rivals) for offer, rivals in zip(offers, nearest, strict=True)),
+                nearest=_merged(nearest),
+                stored=False,
+            ),
+        )
+
+    def _enrolled(self, offer: _Offer, everything: Sequence[Example], rivals: Sequence[NearestClass]) -> EnrolledExample:
+        others = [other for other in everything if other.id != offer.example.id]
+        rival = (rivals[0].class_name, rivals[0].similarity) if rivals else None
+        beside = support_warnings(offer.example.embedding, others, rival, self._limits)
+        return EnrolledExample(offer.example.id, offer.example.box, offer.warnings + beside)
+
+    async def _commit(self, proposal: _Proposal, offers: Sequence[_Offer], deadline: Deadline) -> EnrolmentReport:
+        added = {example.id for example in proposal.change.examples}
+        crops = {offer.example.id: offer.crop for offer in offers if offer.example.id in added}
+        version = await self._collection.commit(proposal.change, expected=proposal.report.version, crops=crops, deadline=deadline)
+        return replace(proposal.report, version=version, stored=True)
+
+
+def example_id_of(data: bytes, box: Box) -> str:
+    """32 hex digits of SHA-256 over the bytes and the region in them: the same picture again is the same example."""
+    region = f"{box.x},{box.y},{box.width},{box.height};"
+    return hashlib.sha256(region.encode() + data).hexdigest()[:32]
+
+
+def _nearest_classes(class_name: str, example: Example, served: Served) -> list[NearestClass]:
+    # One more than wanted, because the class itself may be among them.
+    found = served.best_classes(example.embedding, MOST_NEAREST + 1)
+    return [NearestClass(state.name, similarity) for state, similarity in found if state.name != class_name][:MOST_NEAREST]
+
+
+def _merged(per_picture: Sequence[Sequence[NearestClass]]) -> tuple[NearestClass, ...]:
+    """The nearest classes of all the pictures, each class once, with its best similarity."""
+    rising = sorted((one for nearest in per_picture for one in nearest), key=lambda one: one.similarity)
+    best = {one.class_name: one for one in rising}
+    return tuple(sorted(best.values(), key=lambda one: (-one.similarity, one.class_name))[:MOST_NEAREST])

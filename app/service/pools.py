@@ -1,7 +1,7 @@
 """Where the work of a request runs: bounded pools of threads for decoding and for inference, and one thread for the store.
 
-Decoding, the network and the search release the interpreter lock, so threads are enough. Work whose request was cancelled or whose
-deadline has passed is not started; what has started runs to its end, in particular a commit.
+Decoding, the network and the search release the interpreter lock, so threads are enough. Work whose request was cancelled or
+whose deadline has passed is not started; what has started runs to its end, a commit in particular.
 """
 
 from __future__ import annotations

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.changes import Change, Committed, Snapshot
-from app.domain.values import Box, FloatArray, Picture, PixelArray
+from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray
 
 
 class Decode(Protocol):
@@ -21,15 +20,6 @@ class Decode(Protocol):
         Raises UnsupportedPicture, InvalidPicture, TooLarge, or InvalidInput for a box that does not fit, naming `field`.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Embeddings:
-    """What the embedding network says of n pictures."""
-
-    embedding: FloatArray  # (n, d) unit length
-    features: FloatArray  # (n, f) before normalisation
-    dense: FloatArray  # (n, rows, columns, channels)
 
 
 class Embedder(Protocol):

@@ -1,0 +1,145 @@
+"""Reads a model set from its folder. A file is used only if its SHA-256 is the one in `manifest.json`, and that is read strictly.
+
+The bytes that were hashed are the bytes that are used: a file is never opened twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.domain.calibration import Calibration, calibration_from_json
+from app.domain.model_set import ModelSet
+from app.domain.values import FloatArray, Provenance
+from app.errors import CorruptModelSet
+
+UNIT_TOLERANCE = 1e-3  # of a length; a cohort may have been stored in half precision on its way
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModelSet:
+    name: str
+    model_set: ModelSet
+    embedding_network: bytes  # ONNX
+    dim: int  # of an embedding
+    preprocessing: str  # what the network does to pixels, in words
+
+
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # plain: a manifest cannot reach outside its folder
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _File(_Strict):
+    file: FileName
+    sha256: Sha256
+
+
+class _Embedding(_File):
+    side_px: Annotated[int, Field(ge=8)]
+    dim: Annotated[int, Field(ge=1)]
+    preprocessing: str
+    view_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+
+
+class _Training(_Strict):
+    command: str
+    commit: str
+    packs: tuple[str, ...]
+
+
+class _Manifest(_Strict):
+    format: Literal[1]
+    name: str
+    embedding: _Embedding
+    cohort: _File
+    calibration: dict[str, Any]  # the domain reads it
+    training: _Training  # where it came from; no part of what it is
+
+
+def read_model_set(folder: Path) -> LoadedModelSet:
+    """CorruptModelSet, naming the file, for anything missing, different from the manifest or not understood."""
+    manifest = _read_manifest(folder / "manifest.json")
+    network = _read_checked(folder, manifest.embedding)
+    return LoadedModelSet(
+        name=manifest.name,
+        model_set=ModelSet(
+            id=_hash_of(manifest.model_dump(mode="json", exclude={"training"}))[:16],
+            provenance=_provenance_of(manifest),
+            calibration=_calibration_of(manifest),
+            view_shares=manifest.embedding.view_shares,
+            cohort=_read_cohort(folder, manifest),
+        ),
+        embedding_network=network,
+        dim=manifest.embedding.dim,
+        preprocessing=manifest.embedding.preprocessing,
+    )
+
+
+def _read_manifest(path: Path) -> _Manifest:
+    try:
+        return _Manifest.model_validate_json(_read(path), strict=True)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise CorruptModelSet(f"{path} cannot be used: {faults}") from error
+
+
+def _read_checked(folder: Path, wanted: _File) -> bytes:
+    path = folder / wanted.file
+    data = _read(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != wanted.sha256:
+        raise CorruptModelSet(f"{path} is not the file of its manifest: SHA-256 {found}, not {wanted.sha256}.")
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptModelSet(f"{path} of the model set cannot be read: {error.strerror}.") from error
+
+
+def _provenance_of(manifest: _Manifest) -> Provenance:
+    """All that an embedding depends on, and all that a threshold depends on beside embeddings."""
+    embedding = manifest.embedding.model_dump(mode="json", include={"sha256", "side_px", "view_shares"})
+    return Provenance(
+        networks=_hash_of(embedding),
+        calibration=_hash_of({"calibration": manifest.calibration, "cohort": manifest.cohort.sha256}),
+    )
+
+
+def _calibration_of(manifest: _Manifest) -> Calibration:
+    try:
+        return calibration_from_json(manifest.calibration)
+    except ValueError as error:
+        raise CorruptModelSet(f"manifest.json cannot be used: {error}") from error
+
+
+def _read_cohort(folder: Path, manifest: _Manifest) -> FloatArray:
+    data = _read_checked(folder, manifest.cohort)
+    try:
+        cohort = np.load(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        raise CorruptModelSet(f"{folder / manifest.cohort.file} is not an array file: {error}") from error
+    wanted = ("any", manifest.embedding.dim)
+    if cohort.dtype != np.float32 or cohort.ndim != 2 or len(cohort) < 2 or cohort.shape[1] != manifest.embedding.dim:
+        raise CorruptModelSet(f"{manifest.cohort.file} holds {cohort.dtype} {cohort.shape}, not float32 {wanted}.")
+    if not np.all(np.abs(np.linalg.norm(cohort, axis=1) - 1) < UNIT_TOLERANCE):
+        raise CorruptModelSet(f"{manifest.cohort.file} holds vectors that are not of unit length.")
+    return np.asarray(cohort, dtype=np.float32)
+
+
+def _hash_of(entries: dict[str, Any]) -> str:
+    canonical = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""At start, brings the classes of a store to the model set in use, before anything is served.
+
+Under other networks every example is embedded again from its stored crop; under another calibration alone only the class models
+are fitted again. One commit a class, so that a start that was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from app.domain.changes import ClassRefitted
+from app.domain.values import ClassModel, ClassState, Example, Provenance
+from app.errors import IncompatibleStore
+from app.service.embed import CropEmbedder
+from app.service.pools import Deadline, Pools
+from app.service.ports import Store
+
+Progress = Callable[[int, int], None]  # classes done, classes to do
+
+
+class Migrate:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        pools: Pools,
+        crop_embedder: CropEmbedder,
+        fit: Callable[[Sequence[Example]], ClassModel],
+        provenance: Provenance,
+    ) -> None:
+        self._store = store
+        self._pools = pools
+        self._crop_embedder = crop_embedder
+        self._fit = fit
+        self._provenance = provenance
+
+    async def __call__(self, report: Progress) -> None:
+        """IncompatibleStore, and nothing changed, when a crop that is needed is not stored."""
+        stale = await self._pools.store(self._stale_classes, deadline=Deadline.never())
+        for done, state in enumerate(stale):
+            report(done, len(stale))
+            await self._migrate(state)
+        report(len(stale), len(stale))
+
+    def _stale_classes(self) -> list[ClassState]:
+        stale = [state for state in self._store.snapshot().classes if state.model and state.model.provenance != self._provenance]
+        for state in filter(self._needs_embedding, stale):
+            for example in state.examples:
+                self._read_crop(state.name, example.id)  # all of them, before anything is changed
+        return stale
+
+    async def _migrate(self, state: ClassState) -> None:
+        examples = state.examples
+        if self._needs_embedding(state):
+            examples = tuple([await self._embedded_again(state.name, example) for example in examples])
+        model = await self._pools.infer(self._fit, examples, deadline=Deadline.never())
+        refitted = ClassRefitted(state.name, examples, model)
+        await self._pools.store(self._commit, refitted, state.version, deadline=Deadline.never())
+
+    async def _embedded_again(self, class_name: str, example: Example) -> Example:
+        crop = await self._pools.store(self._read_crop, class_name, example.id, deadline=Deadline.never())
+        views = await self._pools.decode(self._crop_embedder.views, crop, deadline=Deadline.never())
+        embedded = await self._pools.infer(self._crop_embedder.embed, views, deadline=Deadline.never())
+        return replace(example, embedding=embedded.embedding, spread=embedded.spread)
+
+    def _needs_embedding(self, state: ClassState) -> bool:
+        return state.model is not None and state.model.provenance.networks != self._provenance.networks
+
+    def _commit(self, change: ClassRefitted, expected: int) -> None:
+        self._store.commit(change, expected=expected, crops={})
+
+    def _read_crop(self, class_name: str, example_id: str) -> bytes:
+        crop = self._store.read_crop(class_name, example_id)
+        if crop is None:
+            raise IncompatibleStore(
+                f"The store was written with other networks, and the picture of example {example_id!r} of class {class_name!r} "
+                "is not stored, so it cannot be embedded again. Start with the model set that wrote the store, or with an empty "
+                "store and enrol again."
+            )
+        return crop
