@@ -88,18 +88,17 @@ def _centres(examples: DoubleArray, mean: DoubleArray, count: int) -> DoubleArra
     centres = _farthest(examples, mean, count)
     for _ in range(CLUSTERING_ROUNDS):
         nearest = (examples @ centres.T).argmax(axis=1)  # (k,)
+        clusters = [examples[nearest == centre] for centre in range(count)]
         # A centre that lost its last example stays where it was.
-        centres = np.stack(
-            [_unit(examples[nearest == c].mean(axis=0)) if (nearest == c).any() else centres[c] for c in range(count)]
-        )
+        centres = np.stack([_unit(own.mean(axis=0)) if len(own) else old for own, old in zip(clusters, centres, strict=True)])
     return centres
 
 
 def _farthest(examples: DoubleArray, mean: DoubleArray, count: int) -> DoubleArray:
-    """Examples picked one by one, each the least similar to all that came before, the mean included. -> (count, d)"""
-    closest = examples @ mean  # (k,) similarity to the nearest picked so far
-    picked = []
-    for _ in range(count):
+    """The example least similar to the mean, then one by one the least similar to all picked before. -> (count, d)"""
+    picked = [examples[(examples @ mean).argmin()]]
+    closest = examples @ picked[0]  # (k,) similarity to the nearest picked so far
+    while len(picked) < count:
         picked.append(examples[closest.argmin()])
         closest = np.maximum(closest, examples @ picked[-1])
     return np.stack(picked)

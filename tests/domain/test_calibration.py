@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.domain.calibration import calibration_from_json
+from tests.fakes import calibration_for_tests
+
+RIGHT, UP = [1, 0], [0, 1]
+COMPASS = np.array([RIGHT, UP, [-1, 0], [0, -1]], np.float32)  # a cohort
+
+
+def vectors(*rows: list[int]) -> np.ndarray:
+    return np.array(rows, np.float32)
+
+
+def test_threshold_is_the_mean_of_the_cohort_and_a_number_of_its_deviations() -> None:
+    calibration = replace(calibration_for_tests(), cohort_factor=1.0)
+    # Similarities 1, 0, -1, 0: mean 0, standard deviation sqrt(2 / 4).
+    assert calibration.threshold_of(vectors(RIGHT), COMPASS) == pytest.approx(math.sqrt(0.5), abs=1e-6)
+
+
+def test_cohort_is_compared_with_the_nearest_representative() -> None:
+    calibration = replace(calibration_for_tests(), cohort_factor=0.5)
+    # The better of two similarities: 1, 1, 0, 0, so mean 0.5 and deviation 0.5.
+    assert calibration.threshold_of(vectors(RIGHT, UP), COMPASS) == 0.75
+
+
+@pytest.mark.parametrize(("factor", "threshold"), [(0.0, 0.6), (10.0, 0.9)])
+def test_threshold_stays_between_floor_and_ceiling(factor: float, threshold: float) -> None:
+    calibration = replace(calibration_for_tests(), cohort_factor=factor)
+    assert calibration.threshold_of(vectors(RIGHT), COMPASS) == threshold
+
+
+def test_probability_is_logistic_in_similarity_above_the_threshold() -> None:
+    # 20 * 0.1 + 0.5
+    assert calibration_for_tests().probability(0.7, threshold=0.6, examples=1) == pytest.approx(1 / (1 + math.exp(-2.5)))
+
+
+def test_slope_and_offset_grow_with_the_logarithm_of_examples() -> None:
+    log_odds = (20 + 2 * math.log(5)) * 0.1 + 0.5 + 0.1 * math.log(5)
+    assert calibration_for_tests().probability(0.7, threshold=0.6, examples=5) == pytest.approx(1 / (1 + math.exp(-log_odds)))
+
+
+def test_more_examples_than_were_measured_count_as_the_most_measured() -> None:
+    calibration = calibration_for_tests()
+    assert calibration.probability(0.7, threshold=0.6, examples=500) == calibration.probability(0.7, threshold=0.6, examples=10)
+
+
+def test_probability_of_the_impossible_is_a_number() -> None:
+    steep = replace(calibration_for_tests(), slope=1e6)
+    assert steep.probability(-1, threshold=1, examples=1) == 0
+    assert steep.probability(1, threshold=-1, examples=1) == 1
+
+
+def test_calibration_survives_json() -> None:
+    calibration = calibration_for_tests()
+    assert calibration_from_json(json.loads(json.dumps(asdict(calibration)))) == calibration
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        (["target_far"], ..., "target_far"),
+        (["warnings"], ..., "warnings"),
+        (["warnings", "blurred"], ..., "blurred"),
+        (["temperature"], 1.0, "temperature"),
+        (["warnings", "too_dark"], 1.0, "too_dark"),
+        (["slope"], "steep", "calibration.slope"),
+        (["slope"], float("nan"), "calibration.slope"),
+        (["slope"], True, "calibration.slope"),
+        (["slope"], -20.0, "slope"),
+        (["slope_log_examples"], -10.0, "slope"),
+        (["warnings", "blurred"], None, "calibration.warnings.blurred"),
+        (["target_far"], 1.5, "target_far"),
+        (["threshold_floor"], 0.95, "threshold_floor"),
+        (["ambiguous_margin"], -0.1, "ambiguous_margin"),
+    ],
+)
+def test_calibration_that_cannot_be_meant_is_refused_by_name(path: list[str], value: Any, complaint: str) -> None:
+    data = asdict(calibration_for_tests())
+    *parents, name = path
+    entries = data[parents[0]] if parents else data
+    if value is ...:
+        del entries[name]
+    else:
+        entries[name] = value
+    with pytest.raises(ValueError, match=complaint):
+        calibration_from_json(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "calibration", {"warnings": 3}])
+def test_calibration_that_is_no_object_is_refused(data: object) -> None:
+    with pytest.raises(ValueError, match="not an object"):
+        calibration_from_json(data)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from app.domain.representatives import fit_class, no_synthesis, representatives_of, similarities_to_rest
+from app.domain.values import Box, ClassModel, Example, FloatArray
+from tests.fakes import DIM, model_set_for_tests
+
+NONE = np.empty((0, 2), np.float32)
+
+
+def at(*degrees: float) -> FloatArray:
+    """Unit vectors in the plane at these angles."""
+    return np.array([[math.cos(math.radians(angle)), math.sin(math.radians(angle))] for angle in degrees], np.float32)
+
+
+def examples_like(count: int, *, seed: int = 0) -> list[Example]:
+    vectors = np.random.default_rng(seed).normal(size=(count, DIM))
+    units = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return [Example(f"{number:032x}", Box(0, 0, 9, 9), unit, spread=0.125) for number, unit in enumerate(units)]
+
+
+def fit(examples: list[Example]) -> ClassModel:
+    return fit_class(examples, model_set=model_set_for_tests(), synthesize=no_synthesis)
+
+
+def test_a_lone_example_is_its_own_only_representative() -> None:
+    assert representatives_of(at(30), NONE) == pytest.approx(at(30), abs=1e-7)
+
+
+def test_the_mean_comes_first_and_then_the_examples() -> None:
+    assert representatives_of(at(0, 60), NONE) == pytest.approx(at(30, 0, 60), abs=1e-6)
+
+
+def test_synthetic_embeddings_move_the_mean_but_represent_nothing_themselves() -> None:
+    assert representatives_of(at(0), at(60)) == pytest.approx(at(30, 0), abs=1e-6)
+
+
+def test_opposite_examples_still_make_numbers() -> None:
+    assert np.isfinite(representatives_of(at(0, 180), NONE)).all()
+
+
+def test_many_examples_are_represented_by_the_centres_of_their_groups() -> None:
+    groups = [angle + offset for angle in (0, 50, 100, 150, 200, 250, 300) for offset in (-2, 0, 2)]
+    found = representatives_of(at(*groups), NONE)
+    assert len(found) == 8
+    similarities = at(0, 50, 100, 150, 200, 250, 300) @ found[1:].T  # (groups, representatives)
+    assert similarities.max(axis=1) == pytest.approx(np.ones(7), abs=1e-6)
+
+
+@given(count=some.integers(1, 20), seed=some.integers(0, 5))
+def test_order_of_examples_does_not_matter(count: int, seed: int) -> None:
+    examples = examples_like(count)
+    shuffled = random.Random(seed).sample(examples, count)
+    first, second = fit(examples), fit(shuffled)
+    assert first.representatives.tobytes() == second.representatives.tobytes()
+    assert (first.spread, first.threshold) == (second.spread, second.threshold)
+
+
+def test_synthesis_is_seeded_by_the_examples_alone() -> None:
+    seeds = []
+
+    def spy(support: FloatArray, seed: int) -> FloatArray:
+        seeds.append(seed)
+        return no_synthesis(support, seed)
+
+    examples = examples_like(3)
+    for given_examples in (examples, examples[::-1], examples[:2]):
+        fit_class(given_examples, model_set=model_set_for_tests(), synthesize=spy)
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_spread_of_a_lone_example_is_that_of_its_views() -> None:
+    assert fit(examples_like(1)).spread == 0.125
+
+
+def test_spread_of_examples_is_how_far_each_is_from_the_others() -> None:
+    examples = [
+        Example(name, Box(0, 0, 9, 9), np.pad(vector, (0, DIM - 2)), spread=0.0)
+        for name, vector in zip("abc", at(0, 0, 90), strict=True)
+    ]
+    # Two see a mean of others at 45 degrees; the third sees the two at 90 degrees.
+    assert fit(examples).spread == pytest.approx(1 - 2 * math.cos(math.radians(45)) / 3, abs=1e-6)
+
+
+def test_class_model_says_what_made_it() -> None:
+    model_set = model_set_for_tests()
+    model = fit(examples_like(2))
+    assert model.provenance == model_set.provenance
+    assert model.threshold == model_set.calibration.threshold_of(model.representatives, model_set.cohort)
+
+
+def test_fit_to_the_class_without_oneself_is_by_the_nearest_or_by_the_mean() -> None:
+    support = at(0, 40, 80)
+    # 0 is nearest to 40; 40 lies in the mean of 0 and 80; 80 is nearest to 40.
+    assert similarities_to_rest(support, slice(None)) == pytest.approx(
+        [math.cos(math.radians(40)), 1.0, math.cos(math.radians(40))]
+    )
+
+
+def test_fit_is_asked_of_a_part_against_all_the_others() -> None:
+    support = at(0, 40, 80)
+    assert similarities_to_rest(support, slice(1, 3)) == similarities_to_rest(support, slice(None))[1:]
