@@ -25,14 +25,14 @@ class Server:
 
 
 @contextmanager
-def serving(settings: Mapping[str, str]) -> Iterator[Server]:
-    """Runs `firstsight serve` with these FIRSTSIGHT_ settings, named without the prefix."""
+def serving(settings: Mapping[str, str], *, log: int | None = None) -> Iterator[Server]:
+    """Runs `firstsight serve` with these FIRSTSIGHT_ settings, without the prefix. `log` is what `Popen` takes for stderr."""
     port = free_port()
     given = {"PORT": str(port), "LOG_LEVEL": "warning", **settings}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTSIGHT_")}
     environment |= {f"FIRSTSIGHT_{name}": value for name, value in given.items()}
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=environment, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
             wait_until_ready(http, process)
