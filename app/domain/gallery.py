@@ -12,12 +12,11 @@ answers after a restart are equal bit by bit.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import merge
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from app.domain.changes import Committed, Snapshot, fold_change
 from app.domain.values import ClassState, FloatArray
 
 Mask = NDArray[np.bool_]
+Search = Callable[[FloatArray, int, Mask | None], tuple[FloatArray, NDArray[np.int64]]]  # `search` of any index
 
 # Entries of the tail that make a merge worthwhile. A class gone from the block has one too, so this bounds dead rows as well.
 COMPACT_AT = 256
@@ -35,18 +35,12 @@ ROUNDING = 1e-4
 DECIMALS = 6  # of a similarity; far above the error of double precision, far below what a person compares
 
 
-class BlockIndex(Protocol):
-    """What the block asks of an index; `ports.Index` says it in full."""
-
-    def search(self, queries: FloatArray, top: int, allowed: Mask | None) -> tuple[FloatArray, NDArray[np.int64]]: ...
-
-
 def similarity_of(query: FloatArray, vectors: FloatArray) -> float:
     """Highest similarity of a query (d,) to any of the vectors (r, d), all of unit length.
 
     Products of two float32 are exact in float64, and numpy adds up a row in an order that only its length decides, unlike a BLAS.
     """
-    products = vectors.astype(np.float64) * query.astype(np.float64)  # (r, d)
+    products = vectors.astype(np.float64, order="C") * query.astype(np.float64)  # (r, d)
     return round(float(products.sum(axis=1).max()), DECIMALS)
 
 
@@ -102,8 +96,8 @@ class Block:
         return np.concatenate([vectors for _, vectors in self._searchable])
 
     @cached_property
-    def own_index(self) -> BlockIndex:
-        return NumpyIndex(self.representatives())
+    def search(self) -> Search:
+        return NumpyIndex(self.representatives()).search
 
     def mask_of(self, names: Iterable[str]) -> Mask:
         """(n,) true on the rows of these classes; a name without rows counts for nothing."""
@@ -112,13 +106,13 @@ class Block:
             mask[self._rows.get(name, slice(0))] = True
         return mask
 
-    def nearest(self, query: FloatArray, top: int, allowed: Mask, index: BlockIndex) -> list[ClassState]:
+    def nearest(self, query: FloatArray, top: int, allowed: Mask, search: Search) -> list[ClassState]:
         """The `top` classes nearest to a query (d,), together with all that rounding could have put behind the last of them."""
         reachable = int(np.count_nonzero(allowed))
         mask = None if reachable == self.size else allowed
         wanted = min(top * self._most_rows, reachable)  # rows enough for `top` classes, however they are spread
         while wanted:
-            similarities, rows = (found[0] for found in index.search(query[np.newaxis], wanted, mask))
+            similarities, rows = (found[0] for found in search(query[np.newaxis], wanted, mask))
             owners, first = np.unique(self._owners[rows], return_index=True)
             best = similarities[first]  # of each class found
             line = np.sort(best)[-min(top, len(best))] - ROUNDING
@@ -186,18 +180,18 @@ class Gallery:
         return Gallery.from_snapshot(Snapshot(self.version, classes), self.networks)
 
     def best_classes(
-        self, query: FloatArray, top: int, among: frozenset[str] | None = None, index: BlockIndex | None = None
+        self, query: FloatArray, top: int, among: frozenset[str] | None = None, search: Search | None = None
     ) -> list[tuple[ClassState, float]]:
         """The `top` classes most similar to a query (d,), best first, equals by name; fewer where there are fewer.
 
-        The similarity of a class is the highest over its representatives. `among` limits the search to these names. `index` is
-        one made of `block.representatives()`; without it the search is done in numpy.
+        The similarity of a class is the highest over its representatives. `among` limits the search to these names. `search`
+        is that of an index made of `block.representatives()`; without one, numpy does it.
         """
         valid = self.valid if among is None else self.valid & self.block.mask_of(among)
         recent = self._tail_block.mask_of(self.tail if among is None else among)
         shortlist = [
-            *self.block.nearest(query, top, valid, index or self.block.own_index),
-            *self._tail_block.nearest(query, top, recent, self._tail_block.own_index),
+            *self.block.nearest(query, top, valid, search or self.block.search),
+            *self._tail_block.nearest(query, top, recent, self._tail_block.search),
         ]
         scored = [(state, similarity_of(query, state.model.representatives)) for state in shortlist if state.model is not None]
         return sorted(scored, key=lambda pair: (-pair[1], pair[0].name))[:top]

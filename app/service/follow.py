@@ -26,7 +26,7 @@ class Served:
     index: Index
 
     def best_classes(self, query: FloatArray, top: int, among: frozenset[str] | None = None) -> list[tuple[ClassState, float]]:
-        return self.gallery.best_classes(query, top, among, self.index)
+        return self.gallery.best_classes(query, top, among, self.index.search)
 
 
 class Galleries:
