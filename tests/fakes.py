@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 
 from app.domain.calibration import Calibration
 from app.domain.checks import WarningLimits
 from app.domain.model_set import ModelSet
-from app.domain.values import Embeddings, FloatArray, PixelArray, Provenance
+from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray, Provenance
+from app.domain.views import crop
+from app.errors import InvalidPicture
+from app.service.embed import PictureCodec
 
 GRID = 4  # cells a side of the colour layout
 DIM = GRID * GRID * 3 + 1
@@ -31,6 +36,36 @@ def _colour_layout(picture: PixelArray) -> FloatArray:
     cell = picture.shape[0] // GRID
     cells = picture.astype(np.float64).reshape(GRID, cell, GRID, cell, 3)
     return np.asarray((cells.mean(axis=(1, 3)) - 127.5) / 127.5, dtype=np.float32)
+
+
+def raw_bytes(pixels: PixelArray) -> bytes:
+    """A picture in the format of `raw_codec`: lossless, and read without a picture library."""
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
+
+
+def raw_codec() -> PictureCodec:
+    return PictureCodec(decode=_decode_raw, encode_crop=raw_bytes, decode_crop=_read_raw, resize=_resize_nearest)
+
+
+def _decode_raw(data: bytes, *, box: Box | None, wanted_px: int, field: str) -> Picture:
+    try:
+        pixels = _read_raw(data)
+    except ValueError as error:
+        raise InvalidPicture("No raw picture.", field=field) from error
+    height, width = pixels.shape[:2]
+    region = box or Box(0, 0, width, height)
+    return Picture(crop(pixels, region), region, width, height)
+
+
+def _read_raw(data: bytes) -> PixelArray:
+    return np.asarray(np.load(io.BytesIO(data)), dtype=np.uint8)
+
+
+def _resize_nearest(pixels: PixelArray, side_px: int) -> PixelArray:
+    rows, columns = (np.arange(side_px) * length // side_px for length in pixels.shape[:2])
+    return pixels[rows][:, columns]
 
 
 def calibration_for_tests() -> Calibration:

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from app.adapters.store_memory import MemoryStore
+from app.domain.changes import Change, ClassConfigured
+from app.domain.values import Box, Upload, WarningCode
+from app.errors import DeadlinePassed, InvalidPicture
+from app.service.enrol import EnrolmentReport
+from app.service.pools import Deadline
+from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing
+
+
+def codes(report: EnrolmentReport, position: int = 0) -> set[WarningCode]:
+    return {warning.code for warning in report.examples[position].warnings}
+
+
+def test_enrolment_creates_the_class(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED))
+    state = service.classes.get("acme")
+    assert (report.class_name, report.version, report.stored, report.dry_run) == ("acme", 1, True, False)
+    assert [example.id for example in state.examples] == [report.examples[0].id]
+    assert report.threshold == state.threshold
+    assert report.examples[0].box == Box(0, 0, 64, 64)
+
+
+def test_second_enrolment_appends(service: Service) -> None:
+    service.enrol("acme", drawing(RED))
+    report = service.enrol("acme", drawing(GREEN))
+    assert report.version == 2
+    assert len(service.classes.get("acme").examples) == 2
+
+
+def test_several_pictures_are_reported_in_their_order(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED), drawing(GREEN), drawing(BLUE))
+    alone = [service.enrol("other", drawing(colour)).examples[0].id for colour in (RED, GREEN, BLUE)]
+    assert [example.id for example in report.examples] == alone
+
+
+def test_the_same_picture_again_is_the_example_that_is_there(service: Service) -> None:
+    first = service.enrol("acme", drawing(RED))
+    again = service.enrol("acme", drawing(RED))
+    assert (again.stored, again.version, again.threshold) == (False, first.version, first.threshold)
+    assert again.examples[0].id == first.examples[0].id
+    assert service.version == 1
+
+
+def test_a_picture_given_twice_is_one_example(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED), drawing(RED))
+    assert report.examples[0].id == report.examples[1].id
+    assert len(service.classes.get("acme").examples) == 1
+
+
+def test_a_repeat_among_new_pictures_stores_the_new_ones(service: Service) -> None:
+    service.enrol("acme", drawing(RED))
+    report = service.enrol("acme", drawing(RED), drawing(GREEN))
+    assert report.stored
+    assert len(service.classes.get("acme").examples) == 2
+
+
+def test_another_box_in_the_same_picture_is_another_example(service: Service) -> None:
+    left = service.enrol("acme", drawing(RED), box=Box(0, 0, 32, 64))
+    right = service.enrol("acme", drawing(RED), box=Box(32, 0, 32, 64))
+    assert left.examples[0].id != right.examples[0].id
+    assert right.examples[0].box == Box(32, 0, 32, 64)
+
+
+def test_a_box_around_everything_is_the_whole_picture(service: Service) -> None:
+    whole = service.enrol("acme", drawing(RED))
+    assert not service.enrol("acme", drawing(RED), box=Box(0, 0, 64, 64)).stored
+    assert whole.stored
+
+
+def test_one_bad_picture_of_several_stores_nothing(service: Service) -> None:
+    with pytest.raises(InvalidPicture) as refusal:
+        service.enrol("acme", drawing(RED), b"no picture", drawing(GREEN))
+    assert refusal.value.field == "images[1]"
+    assert service.version == 0
+
+
+def test_a_dry_run_says_the_same_and_stores_nothing(service: Service) -> None:
+    dry = service.enrol("acme", drawing(RED), dry_run=True)
+    assert (dry.dry_run, dry.stored, dry.version, service.version) == (True, False, 0, 0)
+    real = service.enrol("acme", drawing(RED))
+    assert (dry.threshold, dry.examples) == (real.threshold, real.examples)
+
+
+def test_order_of_enrolment_does_not_matter(make_service: Callable[..., Service]) -> None:
+    together, apart = make_service(), make_service()
+    together.enrol("acme", drawing(RED), drawing(GREEN), drawing(BLUE))
+    for colour in (BLUE, RED, GREEN):
+        apart.enrol("acme", drawing(colour))
+    one, other = together.classes.get("acme"), apart.classes.get("acme")
+    assert one.model is not None
+    assert other.model is not None
+    assert one.model.representatives.tobytes() == other.model.representatives.tobytes()
+    assert one.threshold == other.threshold
+
+
+def test_a_users_threshold_outlives_enrolment(service: Service) -> None:
+    service.enrol("acme", drawing(RED))
+    asyncio.run(service.classes.configure("acme", threshold=0.95, deadline=Deadline.never()))
+    assert service.enrol("acme", drawing(GREEN)).threshold == 0.95
+
+
+def test_other_classes_are_reported_nearest_first_and_never_the_class_itself(service: Service) -> None:
+    service.enrol("green", drawing(GREEN))
+    service.enrol("pink", drawing(PINK))
+    service.enrol("acme", drawing(RED))
+    report = service.enrol("acme", drawing(RED, WHITE))
+    assert [near.class_name for near in report.nearest] == ["pink", "green"]
+    assert report.nearest[0].similarity > report.nearest[1].similarity
+
+
+def test_nearness_is_that_of_the_nearest_picture(service: Service) -> None:
+    service.enrol("green", drawing(GREEN))
+    red_alone = service.enrol("acme", drawing(RED), dry_run=True).nearest[0]
+    both = service.enrol("acme", drawing(RED), drawing(GREEN), dry_run=True).nearest
+    assert len(both) == 1
+    assert both[0].similarity > red_alone.similarity
+
+
+def test_an_example_like_another_class_is_warned_about(service: Service) -> None:
+    service.enrol("pink", drawing(PINK))
+    report = service.enrol("acme", drawing(RED))
+    (warning,) = (w for w in report.examples[0].warnings if w.code is WarningCode.CLOSER_TO_OTHER)
+    assert warning.class_name == "pink"
+
+
+def test_an_example_is_compared_with_the_others_of_its_own_enrolment(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED), drawing(GREEN))
+    assert WarningCode.UNLIKE_CLASS in codes(report, 0)
+    assert WarningCode.UNLIKE_CLASS in codes(report, 1)
+
+
+def test_a_small_example_is_stored_with_a_warning(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED, side_px=16))
+    assert WarningCode.TOO_SMALL in codes(report)
+    assert report.stored
+
+
+def test_the_stored_crop_is_what_was_embedded(service: Service) -> None:
+    report = service.enrol("acme", drawing(RED, GREEN), box=Box(0, 0, 64, 32))
+    crop = service.store.read_crop("acme", report.examples[0].id)
+    assert crop is not None
+    assert service.enrol("copy", crop).examples[0].box == Box(0, 0, 64, 32)
+    (original,), (copy,) = service.classes.get("acme").examples, service.classes.get("copy").examples
+    assert original.embedding.tobytes() == copy.embedding.tobytes()
+
+
+def test_no_crop_is_kept_where_none_are_wanted(make_service: Callable[..., Service]) -> None:
+    service = make_service(keep_crops=False)
+    report = service.enrol("acme", drawing(RED))
+    assert report.stored
+    assert service.store.read_crop("acme", report.examples[0].id) is None
+
+
+def test_a_passed_deadline_stores_nothing(service: Service) -> None:
+    passed = Deadline(0.0, lambda: 1.0)
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(service.enrol_many("acme", [Upload(drawing(RED))], dry_run=False, deadline=passed))
+    assert service.version == 0
+
+
+def test_enrolments_of_one_class_at_the_same_time_all_count(service: Service) -> None:
+    async def enrol_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for colour in (RED, GREEN, BLUE, WHITE):
+                upload = Upload(drawing(colour))
+                group.create_task(service.enrol_many("acme", [upload], dry_run=False, deadline=Deadline.never()))
+
+    asyncio.run(enrol_all())
+    assert len(service.classes.get("acme").examples) == 4
+
+
+class OvertakenStore(MemoryStore):
+    """Another process configures the class just before the first commit to it."""
+
+    overtaken = False
+
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+        if expected and not self.overtaken:
+            self.overtaken = True
+            super().commit(ClassConfigured(change.class_name, 0.9, {}), expected=expected, crops={})
+        return super().commit(change, expected=expected, crops=crops)
+
+
+def test_an_enrolment_that_was_overtaken_is_made_again_on_the_newer_class(make_service: Callable[..., Service]) -> None:
+    service = make_service(store=OvertakenStore())
+    service.enrol("acme", drawing(RED))
+    report = service.enrol("acme", drawing(GREEN))
+    assert (report.version, report.threshold) == (3, 0.9)
+    assert len(service.classes.get("acme").examples) == 2

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from app.errors import DeadlinePassed
+from app.service.pools import Deadline, Pools
+
+SOON = Deadline.after(60)
+
+
+def at_noon() -> float:
+    return 12.0
+
+
+def test_a_deadline_passes_at_its_moment() -> None:
+    Deadline(12.1, at_noon).check()
+    with pytest.raises(DeadlinePassed):
+        Deadline(12.0, at_noon).check()
+
+
+def test_a_deadline_can_be_set_from_now() -> None:
+    assert Deadline.after(3.0, clock=at_noon).at == 15.0
+
+
+def test_work_runs_in_its_own_pool_and_answers(pools: Pools) -> None:
+    async def where_each_runs() -> list[str]:
+        def work(suffix: str) -> str:
+            return threading.current_thread().name.split("_")[0] + suffix
+
+        return [await run(work, "!", deadline=SOON) for run in (pools.decode, pools.infer, pools.store)]
+
+    assert asyncio.run(where_each_runs()) == ["decode!", "inference!", "store!"]
+
+
+def test_an_error_of_the_work_is_the_callers(pools: Pools) -> None:
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(pools.decode(divmod, 1, 0, deadline=SOON))
+
+
+def test_work_past_its_deadline_is_not_started(pools: Pools) -> None:
+    started: list[int] = []
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(pools.decode(started.append, 1, deadline=Deadline(12.0, at_noon)))
+    assert started == []
+
+
+def test_work_of_a_cancelled_request_is_not_started(pools: Pools) -> None:
+    busy, started = threading.Event(), []
+
+    async def cancel_while_queued() -> None:
+        blocking = asyncio.create_task(pools.store(busy.wait, deadline=SOON))
+        queued = asyncio.create_task(pools.store(started.append, 1, deadline=SOON))
+        await asyncio.sleep(0)  # both are submitted now
+        queued.cancel()
+        await asyncio.gather(queued, return_exceptions=True)
+        busy.set()
+        await blocking
+
+    asyncio.run(cancel_while_queued())
+    pools.close()
+    assert started == []
+
+
+def test_closing_waits_for_what_has_started() -> None:
+    pools, started, go_on, done = Pools(decode_workers=1, inference_workers=1), threading.Event(), threading.Event(), []
+
+    def commit() -> None:
+        started.set()
+        go_on.wait()
+        done.append("committed")
+
+    async def close_during_a_commit() -> None:
+        committing = asyncio.create_task(pools.store(commit, deadline=SOON))
+        await asyncio.to_thread(started.wait)
+        closing = asyncio.create_task(asyncio.to_thread(pools.close))
+        go_on.set()
+        await asyncio.gather(closing, committing)
+
+    asyncio.run(close_during_a_commit())
+    assert done == ["committed"]
