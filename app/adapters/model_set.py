@@ -28,6 +28,7 @@ class LoadedModelSet:
     name: str
     model_set: ModelSet
     embedding_network: bytes  # ONNX
+    side_px: int  # of the squares it takes
     dim: int  # of an embedding
     preprocessing: str  # what the network does to pixels, in words
 
@@ -81,6 +82,7 @@ def read_model_set(folder: Path) -> LoadedModelSet:
             cohort=_read_cohort(folder, manifest),
         ),
         embedding_network=network,
+        side_px=manifest.embedding.side_px,
         dim=manifest.embedding.dim,
         preprocessing=manifest.embedding.preprocessing,
     )
@@ -132,9 +134,9 @@ def _read_cohort(folder: Path, manifest: _Manifest) -> FloatArray:
         cohort = np.load(io.BytesIO(data), allow_pickle=False)
     except ValueError as error:
         raise CorruptModelSet(f"{folder / manifest.cohort.file} is not an array file: {error}") from error
-    wanted = ("any", manifest.embedding.dim)
-    if cohort.dtype != np.float32 or cohort.ndim != 2 or len(cohort) < 2 or cohort.shape[1] != manifest.embedding.dim:
-        raise CorruptModelSet(f"{manifest.cohort.file} holds {cohort.dtype} {cohort.shape}, not float32 {wanted}.")
+    dim = manifest.embedding.dim
+    if cohort.dtype != np.float32 or cohort.ndim != 2 or len(cohort) < 2 or cohort.shape[1] != dim:
+        raise CorruptModelSet(f"{manifest.cohort.file} holds {cohort.dtype} {cohort.shape}, not float32 (2 or more, {dim}).")
     if not np.all(np.abs(np.linalg.norm(cohort, axis=1) - 1) < UNIT_TOLERANCE):
         raise CorruptModelSet(f"{manifest.cohort.file} holds vectors that are not of unit length.")
     return np.asarray(cohort, dtype=np.float32)

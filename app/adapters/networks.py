@@ -22,10 +22,11 @@ ERRORS_ONLY = 3  # severity of ONNX Runtime's own log on stderr
 class OnnxEmbedder:
     """An embedding network: input uint8 (n, side, side, 3) RGB with n free, outputs as in `Embeddings`, preprocessing inside."""
 
-    def __init__(self, network: bytes, *, threads: int = 1, device: Device = "cpu") -> None:
-        """`threads` serve one call; several callers share one embedder. CorruptModelSet for anything but such a network."""
+    def __init__(self, network: bytes, *, side_px: int, dim: int, threads: int = 1, device: Device = "cpu") -> None:
+        """`threads` serve one call; several callers share one embedder. CorruptModelSet for any other network than was said."""
+        self.side_px = side_px
         self._session = _open(network, threads=threads, device=device)
-        self._input, self.side_px = _input_of(self._session)
+        self._input = _checked_input(self._session, side_px=side_px, dim=dim)
 
     @property
     def device(self) -> Device:
@@ -61,16 +62,18 @@ def _open(network: bytes, *, threads: int, device: Device) -> onnxruntime.Infere
     return session
 
 
-def _input_of(session: onnxruntime.InferenceSession) -> tuple[str, int]:
-    """The name of the input and the side of the pictures it takes."""
-    inputs = [(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
-    outputs = [entry.name for entry in session.get_outputs()]
-    match inputs:
-        case [(str(name), "tensor(uint8)", [_, int(height), int(width), 3])] if height == width and {*OUTPUTS} <= {*outputs}:
-            return name, height
-    raise CorruptModelSet(
-        f"The embedding network takes {inputs} and gives {outputs}, not one uint8 (n, side, side, 3) and {OUTPUTS}."
-    )
+def _checked_input(session: onnxruntime.InferenceSession, *, side_px: int, dim: int) -> str:
+    """The name of the only input, if inputs and outputs are those of an embedding network."""
+    inputs = [(entry.name, entry.type, entry.shape[1:]) for entry in session.get_inputs()]
+    outputs = {entry.name: entry.shape for entry in session.get_outputs()}
+    name = inputs[0][0]
+    if inputs != [(name, "tensor(uint8)", [side_px, side_px, 3])] or not outputs.keys() >= {*OUTPUTS}:
+        raise CorruptModelSet(
+            f"The embedding network takes {inputs} and gives {list(outputs)}, not uint8 {[side_px, side_px, 3]} and {OUTPUTS}."
+        )
+    if outputs["embedding"][1:] != [dim]:
+        raise CorruptModelSet(f"The embedding network gives embeddings of {outputs['embedding'][1:]}, not {[dim]}, numbers.")
+    return str(name)
 
 
 def _check_unit(embedding: FloatArray) -> None:

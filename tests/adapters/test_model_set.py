@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.adapters.model_set import read_model_set
+from app.errors import CorruptModelSet
+from tests.fakes import calibration_for_tests
+from tests.tiny_network import DIM, SIDE_PX, tiny_network
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def write_model_set(folder: Path, edit: Edit = lambda manifest: None, *, cohort: np.ndarray | None = None) -> Path:
+    """A model set that is right, but for what `edit` does to its manifest."""
+    folder.mkdir(exist_ok=True)
+    (folder / "embedding.onnx").write_bytes(tiny_network())
+    np.save(folder / "cohort.npy", np.eye(DIM, dtype=np.float32) if cohort is None else cohort)
+    manifest = {
+        "format": 1,
+        "name": "tiny",
+        "embedding": {
+            "file": "embedding.onnx",
+            "sha256": hashlib.sha256((folder / "embedding.onnx").read_bytes()).hexdigest(),
+            "side_px": SIDE_PX,
+            "dim": DIM,
+            "preprocessing": "none",
+            "view_shares": [0.8, 0.6],
+        },
+        "cohort": {"file": "cohort.npy", "sha256": hashlib.sha256((folder / "cohort.npy").read_bytes()).hexdigest()},
+        "calibration": asdict(calibration_for_tests()),
+        "training": {"command": "by hand", "commit": "0" * 40, "packs": []},
+    }
+    edit(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
+    loaded = read_model_set(write_model_set(tmp_path))
+    assert (loaded.name, loaded.preprocessing) == ("tiny", "none")
+    assert loaded.model_set.calibration == calibration_for_tests()
+    assert loaded.model_set.view_shares == (0.8, 0.6)
+    assert loaded.model_set.cohort.tolist() == np.eye(DIM).tolist()
+    assert (loaded.side_px, loaded.dim, loaded.embedding_network) == (SIDE_PX, DIM, tiny_network())
+
+
+@pytest.mark.parametrize(
+    ("edit", "moves"),
+    [
+        (lambda manifest: manifest["training"].update(commit="1" * 40), set()),
+        (lambda manifest: manifest.update(name="other"), {"id"}),
+        (lambda manifest: manifest["calibration"].update(slope=21.0), {"id", "calibration"}),
+        (lambda manifest: manifest["embedding"].update(view_shares=[0.7]), {"id", "networks"}),
+    ],
+)
+def test_ids_change_with_what_they_name_and_with_nothing_else(tmp_path: Path, edit: Edit, moves: set[str]) -> None:
+    plain = read_model_set(write_model_set(tmp_path)).model_set
+    edited = read_model_set(write_model_set(tmp_path, edit)).model_set
+    same = {
+        "id": plain.id == edited.id,
+        "networks": plain.provenance.networks == edited.provenance.networks,
+        "calibration": plain.provenance.calibration == edited.provenance.calibration,
+    }
+    assert {name for name, is_same in same.items() if not is_same} == moves
+
+
+def test_layout_of_the_manifest_does_not_change_the_id(tmp_path: Path) -> None:
+    plain = read_model_set(write_model_set(tmp_path)).model_set
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(dict(reversed(manifest.items())), indent=4))
+    assert read_model_set(tmp_path).model_set.id == plain.id
+
+
+@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy"])
+def test_a_file_with_one_other_bit_is_refused(tmp_path: Path, file: str) -> None:
+    path = write_model_set(tmp_path) / file
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptModelSet, match=file):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy", "manifest.json"])
+def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
+    (write_model_set(tmp_path) / file).unlink()
+    with pytest.raises(CorruptModelSet, match=file):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda manifest: manifest.update(format=2), "format"),
+        (lambda manifest: manifest.pop("cohort"), "cohort"),
+        (lambda manifest: manifest.update(licence="none"), "licence"),
+        (lambda manifest: manifest["embedding"].update(file="../embedding.onnx"), "embedding.file"),
+        (lambda manifest: manifest["embedding"].update(file=".hidden"), "embedding.file"),
+        (lambda manifest: manifest["embedding"].update(sha256="ABC"), "embedding.sha256"),
+        (lambda manifest: manifest["embedding"].update(side_px="32"), "embedding.side_px"),
+        (lambda manifest: manifest["embedding"].update(view_shares=[1.5]), "embedding.view_shares"),
+        (lambda manifest: manifest["calibration"].update(slope=None), "calibration.slope"),
+        (lambda manifest: manifest["embedding"].update(dim=DIM + 1), "cohort.npy"),
+    ],
+)
+def test_a_manifest_that_is_not_understood_is_refused_by_name(tmp_path: Path, edit: Edit, complaint: str) -> None:
+    write_model_set(tmp_path, edit)
+    with pytest.raises(CorruptModelSet, match=complaint):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1, "format": 1}'])
+def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (write_model_set(tmp_path) / "manifest.json").write_text(text)
+    with pytest.raises(CorruptModelSet, match=r"manifest\.json"):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        np.eye(DIM),  # float64
+        np.eye(DIM, dtype=np.float32)[:1],  # one vector has no deviation
+        np.eye(DIM, dtype=np.float32) * 2,
+        np.full((4, DIM), np.nan, np.float32),
+        np.ones(DIM, np.float32),
+        np.array([{"a": "pickle"}]),
+    ],
+)
+def test_a_cohort_that_cannot_be_one_is_refused(tmp_path: Path, cohort: np.ndarray) -> None:
+    write_model_set(tmp_path, cohort=cohort)
+    with pytest.raises(CorruptModelSet, match=r"cohort\.npy"):
+        read_model_set(tmp_path)
