@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot, fold_change
+from app.domain.gallery import COMPACT_AT, Gallery, similarity_of
+from app.domain.values import ClassState, FloatArray
+from tests.histories import NAMES, VECTORS, Expecting, committed, histories
+from tests.values import NETWORKS, added, class_of, plain, random_units, unit
+
+queries = st.sampled_from([*VECTORS, unit((1, 2, 3)), unit((-1, 0, 0))])
+filters = st.none() | st.frozensets(st.sampled_from([*NAMES, "nobody"]))
+
+
+@given(histories(), st.integers(0, 20))
+def test_any_history_gives_the_gallery_that_a_snapshot_gives(history: list[Expecting], compacted_after: int) -> None:
+    changes = committed(history)
+
+    folded = Gallery.empty(NETWORKS).fold(*changes[:compacted_after]).compacted().fold(*changes[compacted_after:])
+
+    rebuilt = Gallery.from_snapshot(_snapshot_after(changes), NETWORKS)
+    assert _contents(folded) == _contents(rebuilt)
+    for query in VECTORS:
+        assert _named(folded.best_classes(query, 3)) == _named(rebuilt.best_classes(query, 3))
+
+
+@given(histories())
+def test_folding_one_by_one_and_all_at_once_are_the_same(history: list[Expecting]) -> None:
+    changes = committed(history)
+    one_by_one = Gallery.empty(NETWORKS)
+    for change in changes:
+        one_by_one = one_by_one.fold(change)
+    assert _contents(one_by_one) == _contents(Gallery.empty(NETWORKS).fold(*changes))
+
+
+@given(
+    histories(), st.integers(0, 20), queries, st.integers(1, 8), st.none() | st.frozensets(st.sampled_from([*NAMES, "nobody"]))
+)
+def test_search_equals_a_naive_one(
+    history: list[Expecting], compacted_after: int, query: FloatArray, top: int, among: frozenset[str] | None
+) -> None:
+    changes = committed(history)
+    gallery = Gallery.empty(NETWORKS).fold(*changes[:compacted_after]).compacted().fold(*changes[compacted_after:])
+
+    found = _named(gallery.best_classes(query, top, among))
+
+    asked = [state for state in _snapshot_after(changes).classes if among is None or state.name in among]
+    assert found == _naive(asked, query)[:top]
+
+
+@given(histories(), st.integers(1, 4))
+def test_pages_of_names_cover_every_class_once_in_order(history: list[Expecting], limit: int) -> None:
+    changes = committed(history)
+    middle = len(changes) // 2
+    gallery = Gallery.empty(NETWORKS).fold(*changes[:middle]).compacted().fold(*changes[middle:])
+
+    pages, after = [], ""
+    while page := gallery.names(after, limit):
+        pages += page
+        after = page[-1]
+
+    assert pages == [state.name for state in _snapshot_after(changes).classes]
+
+
+@given(histories())
+def test_a_gallery_is_not_changed_by_what_is_folded_onto_it(history: list[Expecting]) -> None:
+    changes = committed(history)
+    middle = len(changes) // 2
+    gallery = Gallery.empty(NETWORKS).fold(*changes[:middle]).compacted()
+    before = _contents(gallery), _named(gallery.best_classes(VECTORS[0], 3))
+
+    gallery.fold(*changes[middle:])
+
+    assert (_contents(gallery), _named(gallery.best_classes(VECTORS[0], 3))) == before
+
+
+@pytest.mark.parametrize("version", [3, 5, 6])
+def test_a_gap_or_a_repeat_in_the_changes_is_refused(version: int) -> None:
+    gallery = Gallery.from_snapshot(Snapshot(3, ()), NETWORKS)
+    with pytest.raises(ValueError, match="does not follow"):
+        gallery.fold(Committed(version, added("acme")))
+
+
+def test_the_similarity_of_a_class_is_that_of_its_nearest_representative() -> None:
+    gallery = _gallery_of(class_of("acme", (1, 0), (3, 4)), class_of("b", (0, 1)))
+    # (3, 4) / 5 times (0, 1) is 4 / 5.
+    assert _named(gallery.best_classes(unit((0, 1)), 2)) == [("b", 1.0), ("acme", 0.8)]
+
+
+def test_classes_of_equal_similarity_come_in_the_order_of_their_names() -> None:
+    gallery = _gallery_of(class_of("a", (1, 0)), class_of("c", (1, 0))).fold(Committed(2, added("b", (1, 0))))
+    assert _named(gallery.best_classes(unit((1, 0)), 3)) == [("a", 1.0), ("b", 1.0), ("c", 1.0)]
+
+
+def test_a_crowd_of_near_equals_hides_nobody() -> None:
+    # 300 classes within the rounding of single precision: the best by name is wherever the index puts it.
+    crowd = [class_of(f"{position:03}", (1, position * 1e-9)) for position in range(300)]
+    gallery = _gallery_of(*crowd, class_of("off", (1, 1)))
+    assert [name for name, _ in _named(gallery.best_classes(unit((1, 0)), 2))] == ["000", "001"]
+
+
+def test_a_class_of_other_networks_is_listed_but_never_answers() -> None:
+    gallery = _gallery_of(class_of("new", (1, 0)), class_of("old", (1, 0, 0, 0), networks="earlier networks"))
+    assert gallery.names() == ["new", "old"]
+    assert _named(gallery.best_classes(unit((1, 0)), 2)) == [("new", 1.0)]
+
+
+def test_a_class_without_examples_never_answers() -> None:
+    gallery = _gallery_of(ClassState("empty", 1), class_of("acme", (1, 0)))
+    assert _named(gallery.best_classes(unit((1, 0)), 2)) == [("acme", 1.0)]
+
+
+def test_an_empty_gallery_answers_nothing() -> None:
+    gallery = Gallery.empty(NETWORKS)
+    assert (len(gallery), gallery.names(), gallery.best_classes(unit((1, 0)), 5)) == (0, [], [])
+
+
+def test_a_class_is_found_with_what_was_configured_last() -> None:
+    gallery = _gallery_of(class_of("acme", (1, 0))).fold(Committed(2, ClassConfigured("acme", 0.9, {})))
+    ((state, _),) = gallery.best_classes(unit((1, 0)), 5)
+    assert (state.version, state.user_threshold) == (2, 0.9)
+
+
+def test_compaction_is_due_after_so_many_classes_changed_and_no_longer_after_it() -> None:
+    gallery = Gallery.empty(NETWORKS).fold(*(Committed(version, added(f"{version}")) for version in range(1, COMPACT_AT)))
+    assert not gallery.needs_compaction
+    gallery = gallery.fold(Committed(COMPACT_AT, added("last")))
+    assert gallery.needs_compaction
+    assert not gallery.compacted().needs_compaction
+
+
+def test_removals_count_towards_compaction_too() -> None:
+    gallery = _gallery_of(*(class_of(f"{number:03}") for number in range(COMPACT_AT)))
+    removals = (Committed(2 + number, ClassRemoved(f"{number:03}")) for number in range(COMPACT_AT))
+    assert gallery.fold(*removals).needs_compaction
+
+
+def test_folding_shares_the_block_so_that_it_costs_what_changed() -> None:
+    gallery = _gallery_of(class_of("acme"))
+    assert gallery.fold(Committed(2, added("b"))).block is gallery.block
+
+
+def test_a_similarity_does_not_depend_on_how_its_vectors_lie_in_memory() -> None:
+    query, vectors = random_units(1, 257)[0], random_units(5, 257, seed=1)
+    shifted = np.concatenate([np.zeros(3, np.float32), vectors.ravel()])[3:].reshape(5, 257)
+    one_by_one = max(similarity_of(query, vectors[row : row + 1]) for row in range(5))
+    found = {similarity_of(query, laid_out) for laid_out in (vectors, shifted, np.asfortranarray(vectors))}
+    assert found == {one_by_one}
+
+
+def _gallery_of(*states: ClassState) -> Gallery:
+    return Gallery.from_snapshot(Snapshot(1, states), NETWORKS)
+
+
+def _snapshot_after(changes: list[Committed]) -> Snapshot:
+    states: dict[str, ClassState] = {}
+    for change in changes:
+        state = fold_change(states.pop(change.change.class_name, None), change)
+        if state is not None:
+            states[state.name] = state
+    return Snapshot(len(changes), tuple(sorted(states.values(), key=lambda state: state.name)))
+
+
+def _contents(gallery: Gallery) -> tuple[int, int, list[object]]:
+    names = gallery.names()
+    return gallery.version, len(gallery), [plain(gallery.get(name)) for name in names]
+
+
+def _named(found: Iterable[tuple[ClassState, float]]) -> list[tuple[str, float]]:
+    return [(state.name, similarity) for state, similarity in found]
+
+
+def _naive(states: list[ClassState], query: FloatArray) -> list[tuple[str, float]]:
+    """All classes by similarity: sums without rounding in plain Python, no numpy, no index."""
+    found = [
+        (state.name, round(max(math.fsum(map(math.prod, zip(row, query.tolist(), strict=True))) for row in rows), 6))
+        for state in states
+        if state.model is not None and (rows := state.model.representatives.tolist())
+    ]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))

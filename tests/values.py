@@ -1,0 +1,55 @@
+"""Small values of the domain for tests: made in one line each, from vectors chosen by the test."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from app.domain.changes import ExamplesAdded
+from app.domain.values import Box, ClassModel, ClassState, Example, FloatArray, Provenance
+
+NETWORKS = "networks of the tests"
+
+
+def unit(vectors: ArrayLike) -> FloatArray:
+    """The vectors, or the one vector, at unit length."""
+    array = np.asarray(vectors, np.float32)
+    return (array / np.linalg.norm(array, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def random_units(count: int, dim: int, *, seed: int = 0) -> FloatArray:
+    return unit(np.random.default_rng(seed).standard_normal((count, dim)))
+
+
+def example_of(example_id: str, embedding: ArrayLike = (1, 0)) -> Example:
+    return Example(example_id, Box(1, 2, 30, 40), unit(embedding), spread=0.125)
+
+
+def model_of(*representatives: ArrayLike, networks: str = NETWORKS, threshold: float = 0.6) -> ClassModel:
+    return ClassModel(unit(representatives), spread=0.25, threshold=threshold, provenance=Provenance(networks, "calibration"))
+
+
+def added(class_name: str, *embeddings: ArrayLike, ids: str = "e", networks: str = NETWORKS) -> ExamplesAdded:
+    """Examples with these embeddings, `e0`, `e1`…, and a class model with one representative for each."""
+    embeddings = embeddings or ((1, 0),)
+    examples = tuple(example_of(f"{ids}{position}", embedding) for position, embedding in enumerate(embeddings))
+    return ExamplesAdded(class_name, examples, model_of(*embeddings, networks=networks))
+
+
+def class_of(name: str, *embeddings: ArrayLike, version: int = 1, networks: str = NETWORKS) -> ClassState:
+    change = added(name, *embeddings, networks=networks)
+    return ClassState(name, version, change.examples, change.model)
+
+
+def plain(value: Any) -> Any:
+    """A value as dictionaries, tuples and bytes, so that `==` compares arrays too, bit by bit."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return plain(asdict(value)) | {"type": type(value).__name__} if hasattr(value, "__dataclass_fields__") else value
