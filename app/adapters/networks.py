@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
+from app.adapters.model_set import LoadedModelSet
 from app.domain.values import Embeddings, FloatArray, PixelArray
 from app.errors import CorruptModelSet, InvalidSettings
 
@@ -22,11 +23,10 @@ ERRORS_ONLY = 3  # severity of ONNX Runtime's own log on stderr
 class OnnxEmbedder:
     """An embedding network: input uint8 (n, side, side, 3) RGB with n free, outputs as in `Embeddings`, preprocessing inside."""
 
-    def __init__(self, network: bytes, *, side_px: int, dim: int, threads: int = 1, device: Device = "cpu") -> None:
-        """`threads` serve one call; several callers share one embedder. CorruptModelSet for any other network than was said."""
-        self.side_px = side_px
+    def __init__(self, network: bytes, *, threads: int = 1, device: Device = "cpu") -> None:
+        """`threads` serve one call; several callers share one embedder. CorruptModelSet for any other kind of network."""
         self._session = _open(network, threads=threads, device=device)
-        self._input = _checked_input(self._session, side_px=side_px, dim=dim)
+        self._input, self.side_px, self.dim = _shape_of(self._session)
 
     @property
     def device(self) -> Device:
@@ -40,6 +40,17 @@ class OnnxEmbedder:
         embedding, features, dense = (np.concatenate(output) for output in zip(*outputs, strict=True))
         _check_unit(embedding)
         return Embeddings(embedding=embedding, features=features, dense=dense)
+
+
+def open_embedder(loaded: LoadedModelSet, *, threads: int, device: Device) -> OnnxEmbedder:
+    """The embedder of a model set. CorruptModelSet when the network is not of the sizes that the manifest says."""
+    embedder = OnnxEmbedder(loaded.embedding_network, threads=threads, device=device)
+    if (embedder.side_px, embedder.dim) != (loaded.side_px, loaded.dim):
+        raise CorruptModelSet(
+            f"The embedding network takes {embedder.side_px} pixels a side and gives {embedder.dim} numbers; "
+            f"its manifest says {loaded.side_px} and {loaded.dim}."
+        )
+    return embedder
 
 
 def _open(network: bytes, *, threads: int, device: Device) -> onnxruntime.InferenceSession:
@@ -62,18 +73,21 @@ def _open(network: bytes, *, threads: int, device: Device) -> onnxruntime.Infere
     return session
 
 
-def _checked_input(session: onnxruntime.InferenceSession, *, side_px: int, dim: int) -> str:
-    """The name of the only input, if inputs and outputs are those of an embedding network."""
-    inputs = [(entry.name, entry.type, entry.shape[1:]) for entry in session.get_inputs()]
+def _shape_of(session: onnxruntime.InferenceSession) -> tuple[str, int, int]:
+    """The name of the input, the side of the pictures it takes, and the size of an embedding."""
+    inputs = [(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
     outputs = {entry.name: entry.shape for entry in session.get_outputs()}
-    name = inputs[0][0]
-    if inputs != [(name, "tensor(uint8)", [side_px, side_px, 3])] or not outputs.keys() >= {*OUTPUTS}:
-        raise CorruptModelSet(
-            f"The embedding network takes {inputs} and gives {list(outputs)}, not uint8 {[side_px, side_px, 3]} and {OUTPUTS}."
-        )
-    if outputs["embedding"][1:] != [dim]:
-        raise CorruptModelSet(f"The embedding network gives embeddings of {outputs['embedding'][1:]}, not {[dim]}, numbers.")
-    return str(name)
+    match inputs, outputs:
+        case [(str(name), "tensor(uint8)", [_, int(height), int(width), 3])], {
+            "embedding": [_, int(dim)],
+            "features": _,
+            "dense": _,
+        }:
+            if height == width:
+                return name, height, dim
+    raise CorruptModelSet(
+        f"The embedding network takes {inputs} and gives {outputs}, not uint8 (n, side, side, 3) and {', '.join(OUTPUTS)}."
+    )
 
 
 def _check_unit(embedding: FloatArray) -> None:

@@ -11,7 +11,7 @@ from app.adapters.networks import OnnxEmbedder
 from app.domain.values import PixelArray
 from app.service.ports import Embedder
 from tests.fakes import FakeEmbedder
-from tests.tiny_network import DIM, SIDE_PX, tiny_network
+from tests.tiny_network import tiny_network
 
 
 @pytest.fixture(params=["fake", "onnx", "onnx with two threads"])
@@ -20,9 +20,9 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
         case "fake":
             return FakeEmbedder()
         case "onnx":
-            return OnnxEmbedder(tiny_network(), side_px=SIDE_PX, dim=DIM)
+            return OnnxEmbedder(tiny_network())
         case _:
-            return OnnxEmbedder(tiny_network(), side_px=SIDE_PX, dim=DIM, threads=2)
+            return OnnxEmbedder(tiny_network(), threads=2)
 
 
 def pictures_for(embedder: Embedder, count: int = 4) -> PixelArray:
