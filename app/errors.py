@@ -23,7 +23,8 @@
         ├── IncompatibleStore
         └── InvalidSettings
 
-The message is made from the fields, so that two places never word one fault differently. No HTTP here: `api/problems.py` has the statuses.
+The message is made from the fields, so that two places never word one fault differently. No HTTP here:
+`api/problems.py` has the statuses.
 """
 
 from __future__ import annotations

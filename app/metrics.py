@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -38,12 +39,12 @@ _outcomes = Counter(
 )
 _refusals = Counter(
     "firstsight_refusals_total",
-    "Requests refused before their body was read, by reason: starting, busy.",
+    "Requests refused before their body was read, by reason: Starting, Overloaded, TooLarge, MalformedRequest.",
     ["reason"],
     registry=_REGISTRY,
 )
 _abandoned = Counter("firstsight_abandoned_total", "Requests whose client left before the answer.", registry=_REGISTRY)
-_admitted = Gauge("firstsight_admitted_pictures", "Pictures admitted and not yet answered for.", registry=_REGISTRY)
+_admitted = Gauge("firstsight_admitted_pictures", "Pictures admitted and not yet answered.", registry=_REGISTRY)
 _classes = Gauge("firstsight_classes", "Classes in the gallery that is served.", registry=_REGISTRY)
 _version = Gauge("firstsight_version", "Version of the gallery that is served.", registry=_REGISTRY)
 _ready = Gauge("firstsight_ready", "1 when the service is ready to answer, else 0.", registry=_REGISTRY)
@@ -74,10 +75,23 @@ def set_admitted(pictures: int) -> None:
     _admitted.set(pictures)
 
 
-def set_served(*, ready: bool, classes: int, version: int) -> None:
+class Watched(Protocol):
+    """A gallery, as far as it is counted here."""
+
+    @property
+    def version(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
+def watch_gallery(gallery: Callable[[], Watched]) -> None:
+    """Reports on whatever gallery is served when the metrics are read."""
+    _classes.set_function(lambda: len(gallery()))
+    _version.set_function(lambda: gallery().version)
+
+
+def set_ready(ready: bool) -> None:
     _ready.set(ready)
-    _classes.set(classes)
-    _version.set(version)
 
 
 def exposition() -> bytes:

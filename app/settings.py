@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="JSON file of API keys, made by `firstsight keys create`, re-read within a second. Without it anybody may call.",
+        description="JSON file of API keys, made by `firstsight keys create`, re-read within a second. Without it, all may call.",
     )
     allow_anonymous: bool = Field(
         default=False,

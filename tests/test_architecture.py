@@ -23,6 +23,7 @@ LEAVES = ("app.metrics", "app.logs")
 ALLOWED = {
     "app.main": ("app",),
     "app.cli": ("app",),
+    "app.server": ("app.api", "app.errors"),
     "app.api": ("app.api", "app.service", "app.domain", "app.errors", *LEAVES),
     "app.service": ("app.service", "app.domain", "app.errors", *LEAVES),
     "app.adapters": ("app.adapters", "app.domain", "app.errors", *LEAVES),
@@ -43,8 +44,8 @@ AT_HOME = {
     "faiss": ("app.adapters.index_faiss",),
     "sqlite3": ("app.adapters.store_sqlite",),
     "fastapi": ("app.api", "app.main"),
-    "starlette": ("app.api", "app.main"),
-    "uvicorn": ("app.cli",),
+    "starlette": ("app.api", "app.main", "app.server"),
+    "uvicorn": ("app.server",),
     "typer": ("app.cli",),
     "pydantic_settings": ("app.settings",),
     "prometheus_client": ("app.metrics",),

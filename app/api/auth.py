@@ -1,0 +1,158 @@
+"""API keys: who may call what. The file holds SHA-256 hashes only; a key itself is shown once, when it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from app.errors import Forbidden, InvalidSettings, Unauthenticated
+from app.logs import logger
+
+log = logger(__name__)
+
+RECHECK_S = 0.5  # half of the second within which a revoked key has to stop working
+KEY_PREFIX = "fs_"  # so that a leaked key can be searched for
+KEY_BYTES = 32
+
+
+class Scope(IntEnum):
+    """Each includes the ones before it."""
+
+    READ = 1  # GETs, classify
+    ENROL = 2  # also examples, and changes of classes
+    ADMIN = 3  # also deleting classes, and metrics
+
+
+ScopeName = Annotated[
+    Scope,
+    BeforeValidator(lambda name: Scope[name.upper()] if isinstance(name, str) and name.upper() in Scope.__members__ else name),
+    PlainSerializer(lambda scope: scope.name.lower()),
+]
+
+
+class Key(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[\w.-]{1,64}$")  # for people; it may be logged
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    scope: ScopeName
+    collection: Literal["default"] = "default"
+
+
+class KeyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: tuple[Key, ...] = ()
+
+
+class KeyRing:
+    """The keys in a file, as they are now."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
+        """InvalidSettings when the file cannot be used."""
+        self._path = path
+        self._now = now
+        self._checked_at = now()
+        self._stamp = _stamp_of(path)
+        self._keys = _read(path).keys
+
+    def find(self, presented: str) -> Key | None:
+        self._follow_file()
+        digest = hashlib.sha256(presented.encode()).hexdigest()
+        # Every key is compared, in constant time each: how long it takes says nothing about how near a guess was.
+        found = [key for key in self._keys if hmac.compare_digest(key.sha256, digest)]
+        return found[0] if found else None
+
+    def _follow_file(self) -> None:
+        if self._now() - self._checked_at < RECHECK_S:
+            return
+        self._checked_at = self._now()
+        stamp = _stamp_of(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = _read(self._path).keys
+        except InvalidSettings as error:
+            # Half an edit must not lock everybody out; the keys that were good stay so until the file can be read again.
+            log.error("keys not re-read", detail=error.detail)
+
+
+def create_key(path: Path, *, key_id: str, scope: Scope) -> str:
+    """Adds a key to the file, which is made if need be, and returns it. It is not kept anywhere."""
+    keys = _read(path).keys if path.exists() else ()
+    if any(key.id == key_id for key in keys):
+        raise InvalidSettings([f"{path} has a key {key_id!r} already"])
+    presented = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    digest = hashlib.sha256(presented.encode()).hexdigest()
+    _write(path, KeyFile(keys=(*keys, _valid(path, {"id": key_id, "sha256": digest, "scope": scope}))))
+    return presented
+
+
+bearer = HTTPBearer(auto_error=False, description="An API key, where the service runs with keys.")
+
+
+def needs(scope: Scope) -> Any:
+    """The dependency of a route that asks for a key of this scope, where the service runs with keys."""
+
+    def check(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> None:
+        keys: KeyRing | None = request.app.state.keys
+        if keys is None:
+            return
+        key = keys.find(credentials.credentials) if credentials else None
+        if key is None:
+            raise Unauthenticated("Send a valid key in the header 'Authorization: Bearer <key>'.", field="Authorization")
+        if key.scope < scope:
+            raise Forbidden(
+                f"The key {key.id!r} has scope {key.scope.name.lower()}; this needs {scope.name.lower()}.",
+                limit=scope.name.lower(),
+            )
+
+    return Security(check)
+
+
+def _read(path: Path) -> KeyFile:
+    try:
+        return KeyFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSettings([f"FIRSTSIGHT_API_KEYS_FILE={path}: {error.strerror}"]) from None
+    except ValidationError as error:
+        raise _invalid(path, error) from None
+
+
+def _valid(path: Path, entry: dict[str, object]) -> Key:
+    try:
+        return Key.model_validate(entry)
+    except ValidationError as error:
+        raise _invalid(path, error) from None
+
+
+def _invalid(path: Path, error: ValidationError) -> InvalidSettings:
+    return InvalidSettings([f"{path}: {'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in error.errors()])
+
+
+def _write(path: Path, key_file: KeyFile) -> None:
+    # Beside the file and then in its place, so that a running service reads the old keys or the new ones.
+    beside = path.with_name(path.name + ".new")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(key_file.model_dump_json(indent=2) + "\n")
+    beside.replace(path)
+
+
+def _stamp_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

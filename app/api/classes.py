@@ -1,0 +1,60 @@
+"""Listing, reading, changing and deleting classes. A class's ETag is its version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.api.auth import Scope, needs
+from app.api.dependencies import CallDep, ClassNameDep, ExpectedDep, NoParameters
+from app.api.openapi import CLASS_PATCH, problem_responses
+from app.api.schemas import ClassOut, ClassPageOut, ClassPatch, PageParameters, RemovedOut
+from app.domain.values import ClassState, class_name_of
+from app.service.classes import UNCHANGED
+
+router = APIRouter(tags=["classes"], responses=problem_responses(401, 403, 422, 503))
+
+
+@router.get("/classes", dependencies=[needs(Scope.READ)])
+async def list_classes(page: Annotated[PageParameters, Query()], call: CallDep) -> ClassPageOut:
+    """Lists the classes by name."""
+    return ClassPageOut.of(call.use_cases.classes.page(page.limit, page.cursor))
+
+
+@router.get("/classes/{name}", dependencies=[needs(Scope.READ), NoParameters], responses=problem_responses(404))
+async def read_class(name: ClassNameDep, call: CallDep, response: Response) -> ClassOut:
+    """Reads one class."""
+    return _shown(call.use_cases.classes.get(name), response)
+
+
+@router.patch(
+    "/classes/{name}",
+    dependencies=[needs(Scope.ENROL), NoParameters],
+    openapi_extra=CLASS_PATCH,
+    responses=problem_responses(400, 404, 409, 412, 413),
+)
+async def change_class(name: ClassNameDep, expected: ExpectedDep, call: CallDep, response: Response) -> ClassOut:
+    """Renames a class, or sets its threshold or metadata, all in one change."""
+    patch = await call.json(ClassPatch)
+    given = patch.model_fields_set
+    state = await call.use_cases.classes.configure(
+        name,
+        new_name=UNCHANGED if patch.name is None else class_name_of(patch.name),
+        threshold=patch.threshold if "threshold" in given else UNCHANGED,
+        metadata=UNCHANGED if patch.metadata is None else patch.metadata,
+        expected=expected,
+        deadline=call.deadline(),
+    )
+    return _shown(state, response)
+
+
+@router.delete("/classes/{name}", dependencies=[needs(Scope.ADMIN), NoParameters], responses=problem_responses(404, 412))
+async def remove_class(name: ClassNameDep, expected: ExpectedDep, call: CallDep) -> RemovedOut:
+    """Deletes a class with all its examples."""
+    return RemovedOut(version=await call.use_cases.classes.remove(name, expected=expected, deadline=call.deadline()))
+
+
+def _shown(state: ClassState, response: Response) -> ClassOut:
+    response.headers["ETag"] = f'"{state.version}"'
+    return ClassOut.of(state)

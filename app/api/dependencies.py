@@ -1,0 +1,97 @@
+"""What handlers ask for: the use cases, the request's pictures and deadline, and parts of path and headers as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Depends, Header, Request
+from pydantic import BaseModel
+
+from app.api.admission import Ticket
+from app.api.bodies import BodyLimits, read_json, read_picture, read_pictures
+from app.domain.values import Upload, class_name_of
+from app.errors import InvalidInput
+from app.service.classes import Classes
+from app.service.classify import Classify
+from app.service.enrol import Enrol
+from app.service.pools import Deadline
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+ETAG = re.compile(r'"(\d{1,18})"', re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    enrol: Enrol
+    classify: Classify
+    classes: Classes
+
+
+class Call:
+    """One request as handlers see it."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        state = request.app.state
+        self._limits: BodyLimits = state.body_limits
+        self._timeout_s: float = state.request_timeout_s
+        self.use_cases: UseCases = state.use_cases
+
+    async def picture(self, *, box: str | None) -> Upload:
+        return await read_picture(self._request, self._limits, box=box)
+
+    async def pictures(self, *, box: str | None = None) -> Sequence[Upload]:
+        uploads = await read_pictures(self._request, self._limits, box=box)
+        ticket: Ticket = self._request.state.ticket
+        ticket.count_pictures(len(uploads))
+        return uploads
+
+    async def json(self, shape: type[Shape]) -> Shape:
+        return await read_json(self._request, shape, self._limits)
+
+    def deadline(self) -> Deadline:
+        """Counts from now: ask for it when the body is there, since how long that takes is up to the client's line."""
+        return Deadline.after(self._timeout_s)
+
+
+def class_name_in_path(name: str) -> str:
+    """The class name in the raw path, percent-decoded strictly."""
+    if BROKEN_ESCAPE.search(name):
+        raise InvalidInput("A '%' in a path is followed by two hex digits; the sign itself is written %25.", field="name")
+    try:
+        return class_name_of(unquote_to_bytes(name).decode())
+    except UnicodeDecodeError:
+        raise InvalidInput("The class name is not percent-encoded UTF-8.", field="name") from None
+
+
+def class_names(names: Sequence[str]) -> frozenset[str] | None:
+    """The `classes` filter; None when there is none."""
+    return frozenset(class_name_of(name, field_name="classes") for name in names) or None
+
+
+def expected_version(if_match: Annotated[str | None, Header()] = None) -> int | None:
+    """The version that the caller wants to change, from its ETag; None for any."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    match = ETAG.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidInput('If-Match takes one ETag of a class, such as "43", or *.', field="If-Match")
+    return int(match[1])
+
+
+def no_parameters(request: Request) -> None:
+    if request.query_params:
+        names = ", ".join(request.query_params)
+        raise InvalidInput(f"There is no such parameter here: {names}.", field=next(iter(request.query_params)))
+
+
+CallDep = Annotated[Call, Depends()]
+ClassNameDep = Annotated[str, Depends(class_name_in_path)]
+ExpectedDep = Annotated[int | None, Depends(expected_version)]
+NoParameters = Depends(no_parameters)

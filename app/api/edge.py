@@ -1,0 +1,130 @@
+"""The outermost layer: each request gets an id, a line in the log and a place in the metrics; what nobody caught is a problem.
+
+Pure ASGI, so that nothing is buffered on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from http import HTTPStatus
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import metrics
+from app.api.admission import ALWAYS_OPEN
+from app.api.problems import UNEXPECTED, problem_response
+from app.errors import FirstsightError
+from app.logs import logger
+
+log = logger(__name__)
+
+SAFE_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)  # what may go from a caller into our log as it is
+CLIENT_LEFT = 499  # nginx' word for it; only ever in log and metrics
+LINGER_S = 2.0  # how long a refused body is read off and dropped
+
+
+class Edge:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # Routes match the path as it was sent: decoded, a class name with a slash would be two segments.
+        scope["path"] = scope["raw_path"].decode("ascii")
+        exchange = _Exchange(scope, receive, send)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = CLIENT_LEFT
+        except Exception:
+            log.exception("unexpected error", request_id=exchange.request_id)
+            if exchange.status is not None:
+                raise  # half an answer is out: the server can only close the connection
+            await problem_response(UNEXPECTED)(scope, exchange.receive, exchange.send)
+        finally:
+            exchange.record()
+        await exchange.finish()
+
+
+class _Exchange:
+    """One request and its response, as they pass by."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._started = time.perf_counter()
+        headers = Headers(scope=scope)
+        self._body_left = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._lingers = False
+        given_id = headers.get("x-request-id", "")
+        self.request_id = given_id if SAFE_REQUEST_ID.fullmatch(given_id) else uuid4().hex
+        self.status: int | None = None  # None until the response starts
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._body_left = self._body_left and message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._lingers = self._body_left
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if self._lingers:
+                headers["Connection"] = "close"
+        elif self._lingers:
+            message = {**message, "more_body": True}
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Closes a connection on which the body was refused, in the order that lets the client see why.
+
+        Were the connection closed with bytes of the body still arriving, TCP would reset it and could take the response along. So
+        the response is complete first, then the body is dropped for a while, then comes the end.
+        """
+        if not self._lingers:
+            return
+        try:
+            async with asyncio.timeout(LINGER_S):
+                while self._body_left:
+                    await self.receive()
+        except TimeoutError:
+            pass
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def record(self) -> None:
+        seconds = time.perf_counter() - self._started
+        # The template, such as /classes/{name}: names are people's, and without end as a label.
+        route = getattr(self._scope.get("route"), "path", "none")
+        method = self._scope["method"]
+        status = self.status or CLIENT_LEFT
+        metrics.observe_request(method=method, route=route, status=status, seconds=seconds)
+        error: FirstsightError | None = self._scope.get("state", {}).get("error")
+        log.log(
+            _level_of(self._scope["path"], status),
+            "request",
+            request_id=self.request_id,
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            **({"detail": error.detail} if error else {}),
+        )
+
+
+def _level_of(path: str, status: int) -> int:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Busy is a state, not a fault, and logged by the thousand.
+        return logging.WARNING if status == HTTPStatus.SERVICE_UNAVAILABLE else logging.ERROR
+    return logging.DEBUG if path in ALWAYS_OPEN else logging.INFO  # probes and scrapes come by the second

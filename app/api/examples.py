@@ -1,0 +1,65 @@
+"""Enrolling pictures as examples of a class, and looking after them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.api.auth import Scope, needs
+from app.api.dependencies import CallDep, ClassNameDep, NoParameters
+from app.api.openapi import SEVERAL_PICTURES, problem_responses
+from app.api.schemas import EnrolmentReportOut, EnrolParameters, ExampleOut, ExamplePageOut, PageParameters, RemovedOut
+
+router = APIRouter(tags=["examples"], responses=problem_responses(401, 403, 404, 422, 503))
+
+CREATED = 201  # something was stored; 200 when not: a repeat, or a dry run
+
+
+@router.post(
+    "/classes/{name}/examples",
+    status_code=CREATED,
+    dependencies=[needs(Scope.ENROL)],
+    openapi_extra=SEVERAL_PICTURES,
+    responses={200: {"model": EnrolmentReportOut, "description": "Nothing was stored"}, **problem_responses(400, 413, 415)},
+)
+async def enrol(
+    name: ClassNameDep, query: Annotated[EnrolParameters, Query()], call: CallDep, response: Response
+) -> EnrolmentReportOut:
+    """Adds pictures to a class, which is created when new. From the next request on, it is recognised."""
+    uploads = await call.pictures(box=query.box)
+    report = await call.use_cases.enrol(name, uploads, dry_run=query.dry_run, deadline=call.deadline())
+    response.status_code = CREATED if report.stored else 200
+    return EnrolmentReportOut.of(report)
+
+
+@router.get("/classes/{name}/examples", dependencies=[needs(Scope.READ)])
+async def list_examples(name: ClassNameDep, page: Annotated[PageParameters, Query()], call: CallDep) -> ExamplePageOut:
+    """Lists the examples of a class, each with its similarity to the others."""
+    return ExamplePageOut.of(call.use_cases.classes.examples(name, page.limit, page.cursor))
+
+
+@router.get("/classes/{name}/examples/{id}", dependencies=[needs(Scope.READ), NoParameters])
+async def read_example(name: ClassNameDep, id: str, call: CallDep) -> ExampleOut:  # noqa: A002  # the word of the API
+    """Reads one example."""
+    return ExampleOut.of(call.use_cases.classes.example(name, id))
+
+
+@router.delete("/classes/{name}/examples/{id}", dependencies=[needs(Scope.ENROL), NoParameters])
+async def remove_example(name: ClassNameDep, id: str, call: CallDep) -> RemovedOut:  # noqa: A002
+    """Removes one example. A class with none left stays, and never answers."""
+    return RemovedOut(version=await call.use_cases.classes.remove_example(name, id, deadline=call.deadline()))
+
+
+@router.get(
+    "/classes/{name}/examples/{id}/image",
+    dependencies=[needs(Scope.READ), NoParameters],
+    response_class=Response,
+    responses={200: {"description": "The stored crop", "content": {"image/jpeg": {}}}},
+)
+async def read_example_image(name: ClassNameDep, id: str, call: CallDep) -> Response:  # noqa: A002
+    """Returns the picture that is kept of an example."""
+    crop = await call.use_cases.classes.crop(name, id, deadline=call.deadline())
+    # As an attachment of a fixed type, so that no browser ever runs what somebody uploaded.
+    headers = {"Content-Disposition": f'attachment; filename="{id}.jpg"'}
+    return Response(crop, media_type="image/jpeg", headers=headers)
