@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from app.domain.checks import WarningLimits
 from app.domain.values import FloatArray
 
 MOST_EXAMPLES_CALIBRATED = 10  # training measures 1 to 10 examples; a class with more counts as one with 10
-
-Numbers = TypeVar("Numbers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +62,27 @@ class Calibration:
 
 def calibration_from_json(data: object) -> Calibration:
     """The inverse of `dataclasses.asdict`. ValueError for a missing, unknown or non-finite entry, naming it."""
-    entries = _object(data, "calibration")
-    warnings = _numbers(WarningLimits, _object(entries.get("warnings"), "calibration.warnings"), path="calibration.warnings")
-    return _numbers(Calibration, {**entries, "warnings": warnings}, path="calibration")
+    numbers = dict(_object(data, path="calibration"))
+    limits = _object(numbers.pop("warnings", None), path="calibration.warnings")
+    _check_numbers(numbers, {field.name for field in fields(Calibration)} - {"warnings"}, path="calibration")
+    _check_numbers(limits, {field.name for field in fields(WarningLimits)}, path="calibration.warnings")
+    return Calibration(**numbers, warnings=WarningLimits(**limits))
 
 
-def _log(examples: int) -> float:
-    return math.log(min(max(examples, 1), MOST_EXAMPLES_CALIBRATED))
-
-
-def _object(data: object, path: str) -> Mapping[str, Any]:
+def _object(data: object, *, path: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ValueError(f"{path} is not an object")
     return data
 
 
-def _numbers(kind: type[Numbers], entries: Mapping[str, Any], *, path: str) -> Numbers:
-    wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if entries.keys() != wanted:
-        raise ValueError(f"{path} must hold exactly {sorted(wanted)}; differing: {sorted(entries.keys() ^ wanted)}")
+def _check_numbers(entries: Mapping[str, Any], names: set[str], *, path: str) -> None:
+    if entries.keys() != names:
+        raise ValueError(f"{path} lacks {sorted(names - entries.keys())} and knows no {sorted(entries.keys() - names)}")
     for name, value in entries.items():
-        if not isinstance(value, WarningLimits) and not _is_finite_number(value):
+        # bool is a kind of int to Python, not to whoever wrote the manifest.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{path}.{name} is not a finite number: {value!r}")
-    return kind(**entries)
 
 
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _log(examples: int) -> float:
+    return math.log(min(max(examples, 1), MOST_EXAMPLES_CALIBRATED))

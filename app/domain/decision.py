@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from app.domain.calibration import Calibration
 from app.domain.gallery import similarity_of
 from app.domain.values import Candidate, ClassState, Evidence, Example, FloatArray, Outcome, Reason
@@ -32,9 +34,11 @@ def decide(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
 
 
 def evidence_of(query: FloatArray, examples: Sequence[Example]) -> tuple[Evidence, ...]:
-    """The examples of a class nearest to a query (d,), nearest first."""
-    evidence = [Evidence(example.id, similarity_of(query, example.embedding[None])) for example in examples]
-    return tuple(sorted(evidence, key=lambda shown: (-shown.similarity, shown.example_id))[:MOST_EVIDENCE])
+    """The examples of a class, one or more, nearest to a query (d,), nearest first."""
+    sims = np.stack([example.embedding for example in examples]) @ query  # (k,)
+    nearest = [examples[position] for position in np.argsort(-sims, kind="stable")[:MOST_EVIDENCE]]
+    evidence = [Evidence(example.id, similarity_of(query, example.embedding[np.newaxis])) for example in nearest]
+    return tuple(sorted(evidence, key=lambda shown: (-shown.similarity, shown.example_id)))
 
 
 def _candidate_of(state: ClassState, similarity: float, calibration: Calibration) -> Candidate:

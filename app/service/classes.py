@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -89,9 +89,7 @@ class Classes:
             return ClassRenamed(class_name, new_name, user_threshold, new_metadata)
 
         before, committed = await self._change(class_name, configured, expected, deadline)
-        after = fold_change(before, committed)
-        assert after is not None  # noqa: S101  # only a removal leaves no class
-        return after
+        return cast(ClassState, fold_change(before, committed))  # only a removal leaves no class
 
     async def remove(self, class_name: str, *, expected: int | None = None, deadline: Deadline) -> int:
         """Returns the version of the removal."""

@@ -46,8 +46,7 @@ class Classify:
     ) -> list[Answer | FirstsightError]:
         """One answer or error for each picture, in their order; they share no fate but the `classes` filter."""
         served = self._served(classes)
-        # No more at once than can run: a batch waits its turn between other requests instead of in front of them.
-        turns = asyncio.Semaphore(self._pools.inference_workers)
+        turns = self._pools.turns()
 
         async def classify(upload: Upload) -> Answer | FirstsightError:
             async with turns:

@@ -105,16 +105,19 @@ class Enrol:
                 await self._collection.catch_up(deadline)
 
     async def _read_all(self, uploads: Sequence[Upload], deadline: Deadline) -> list[_Offer]:
+        turns = self._pools.turns()
+
+        async def read(upload: Upload) -> _Offer:
+            async with turns:
+                prepared = await self._pools.decode(self._prepare, upload, deadline=deadline)
+                return await self._pools.infer(self._embed, prepared, deadline=deadline)
+
         try:
             async with asyncio.TaskGroup() as group:
-                reading = [group.create_task(self._read(upload, deadline)) for upload in uploads]
+                reading = [group.create_task(read(upload)) for upload in uploads]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None  # one bad picture refuses them all, and is what the caller must hear of
         return [task.result() for task in reading]
-
-    async def _read(self, upload: Upload, deadline: Deadline) -> _Offer:
-        prepared = await self._pools.decode(self._prepare, upload, deadline=deadline)
-        return await self._pools.infer(self._embed, prepared, deadline=deadline)
 
     def _prepare(self, upload: Upload) -> _Prepared:
         with stage("decode"):
@@ -135,7 +138,8 @@ class Enrol:
         added = {offer.example.id: offer.example for offer in offers if offer.example.id not in known}
         everything = list((known | added).values())
         model = self._fit(everything)
-        nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]
+        with stage("search"):
+            nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]
         return _Proposal(
             ExamplesAdded(class_name, tuple(added.values()), model),
             EnrolmentReport(

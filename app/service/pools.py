@@ -1,7 +1,7 @@
 """Where the work of a request runs: bounded pools of threads for decoding and for inference, and one thread for the store.
 
 Decoding, the network and the search release the interpreter lock, so threads are enough. Work whose request was cancelled or
-whose deadline has passed is not started; what has started runs to its end, a commit in particular.
+whose deadline has passed is not started; what has started runs to its end, though nobody may wait for it any more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 Clock = Callable[[], float]
+
+TOO_LATE = "The request was not answered within its time; the service is busy."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,14 @@ class Deadline:
     def never(cls) -> Deadline:
         return cls(math.inf)
 
+    @property
+    def remaining_s(self) -> float | None:
+        """None where there is no end."""
+        return None if math.isinf(self.at) else max(0.0, self.at - self.clock())
+
     def check(self) -> None:
-        if self.clock() >= self.at:
-            raise DeadlinePassed("The request was not answered within its time; the service is busy.")
+        if self.remaining_s == 0:
+            raise DeadlinePassed(TOO_LATE)
 
 
 @contextmanager
@@ -56,20 +63,27 @@ def stage(name: str) -> Iterator[None]:
 
 class Pools:
     def __init__(self, *, decode_workers: int, inference_workers: int) -> None:
-        self.inference_workers = inference_workers
+        self._workers = decode_workers + inference_workers
         self._decode = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
         self._inference = ThreadPoolExecutor(inference_workers, thread_name_prefix="inference")
         self._store = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def decode(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
-        return await _run(self._decode, work, *args, deadline=deadline)
+        return await _in_time(_run(self._decode, work, *args, deadline=deadline), deadline)
 
     async def infer(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
-        return await _run(self._inference, work, *args, deadline=deadline)
+        return await _in_time(_run(self._inference, work, *args, deadline=deadline), deadline)
 
     async def store(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
-        """All calls of the store go through its one thread, in the order they came."""
+        """All calls of the store go through its one thread, in the order they came.
+
+        What has started is waited for past the deadline too: a caller must not be told that a commit failed which did not.
+        """
         return await _run(self._store, work, *args, deadline=deadline)
+
+    def turns(self) -> asyncio.Semaphore:
+        """For the pictures of one request: no more at once than can run, so that many of them do not hold up other requests."""
+        return asyncio.Semaphore(self._workers)
 
     def close(self) -> None:
         """Waits for what has started; what still queues is cancelled."""
@@ -87,3 +101,10 @@ async def _run(pool: ThreadPoolExecutor, work: Callable[[*Arguments], Result], *
 
     # Cancelling the awaiting task cancels the pool's future, which then never starts if it has not yet.
     return await asyncio.get_running_loop().run_in_executor(pool, start)
+
+
+async def _in_time(running: Awaitable[Result], deadline: Deadline) -> Result:
+    try:
+        return await asyncio.wait_for(running, deadline.remaining_s)
+    except TimeoutError:
+        raise DeadlinePassed(TOO_LATE) from None

@@ -47,6 +47,22 @@ def test_work_past_its_deadline_is_not_started(pools: Pools) -> None:
     assert started == []
 
 
+def test_nobody_waits_past_the_deadline_for_work_that_has_started(pools: Pools) -> None:
+    go_on = threading.Event()
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(pools.infer(go_on.wait, deadline=Deadline(12.001, at_noon)))
+    go_on.set()
+
+
+def test_a_commit_that_has_started_is_waited_for_past_its_deadline(pools: Pools) -> None:
+    async def commit_slowly() -> bool:
+        go_on = threading.Event()
+        asyncio.get_running_loop().call_later(0.005, go_on.set)  # the deadline is over in 0.001
+        return await pools.store(go_on.wait, deadline=Deadline(12.001, at_noon))
+
+    assert asyncio.run(commit_slowly())
+
+
 def test_work_of_a_cancelled_request_is_not_started(pools: Pools) -> None:
     busy, started = threading.Event(), []
 
