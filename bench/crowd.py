@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from app.domain.changes import ExamplesAdded
+from app.domain.model_set import ModelSet
 from app.domain.values import Box, ClassModel, Example
 from app.service.ports import Store
-from bench.in_process import models
 
 CROP_BYTES = 30_000  # of a crop as enrolment stores it, so that the file has the size of a real one
 
 
-def fill(store: Store, count: int) -> None:
+def fill(store: Store, model_set: ModelSet, count: int) -> None:
     for number in range(count):
-        change = stranger(f"class {number:05}", seed=number)
+        change = stranger(f"class {number:05}", model_set, seed=number)
         store.commit(change, expected=0, crops={change.examples[0].id: bytes(CROP_BYTES)})
 
 
-def stranger(class_name: str, *, seed: int) -> ExamplesAdded:
+def stranger(class_name: str, model_set: ModelSet, *, seed: int) -> ExamplesAdded:
     """The enrolment of one example of a new class."""
-    model_set = models()[0].model_set
     vector = np.random.default_rng(seed).normal(size=model_set.cohort.shape[1]).astype(np.float32)
     vector /= np.linalg.norm(vector)
     example = Example(id=f"{seed:032x}", box=Box(0, 0, 320, 320), embedding=vector, spread=0.1)

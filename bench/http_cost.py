@@ -15,14 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.adapters.store_memory import MemoryStore
+from app.adapters.index_faiss import FaissIndex
 from app.domain.decision import decide, evidence_of, rank
+from app.domain.gallery import Gallery
 from app.domain.values import Upload
+from app.main import Adapters
 from app.service.classify import OVERSAMPLING, SHORTLIST
 from app.service.follow import Served
 from app.service.pools import Deadline
 from bench.figures import Figure, median_ratio, percentiles
-from bench.in_process import CODEC, in_process, models
+from bench.in_process import in_process
 from demo.brands import ENROLLED
 from demo.scenes import SCENES, as_jpeg, photograph
 from demo.server import Server, serving
@@ -33,27 +35,51 @@ RAW = {"Content-Type": "image/jpeg"}
 
 
 def measure() -> list[Figure]:
+    return asyncio.run(compare_answers())
+
+
+async def compare_answers() -> list[Figure]:
     pictures = [as_jpeg(photograph(scene, brand.mark(), seed=0).resize(SIZE_PX)) for brand in ENROLLED for scene in SCENES]
-    served = asyncio.run(enrolled_in_process())
     # Logs as in production: a line a request is part of the cost of HTTP.
-    with serving({"STORE": "memory://", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}, log=subprocess.DEVNULL) as server:
-        for brand in ENROLLED:
-            server.http.post(f"/classes/{brand.name}/examples", content=as_jpeg(brand.mark()), headers=RAW).raise_for_status()
-        return compare(pictures, served, server)
+    logged = {"STORE": "memory://", "LOG_LEVEL": "info", "LOG_FORMAT": "json"}
+    async with in_process("memory://") as (service, adapters):
+        with serving(logged, log=subprocess.DEVNULL) as server:
+            for brand in ENROLLED:
+                mark = as_jpeg(brand.mark())
+                await service.use_cases.enrol(brand.name, [Upload(mark)], dry_run=False, deadline=Deadline.never())
+                server.http.post(f"/classes/{brand.name}/examples", content=mark, headers=RAW).raise_for_status()
+            return compare(pictures, PlainCalls(adapters), server)
 
 
-async def enrolled_in_process() -> Served:
-    own = in_process(MemoryStore())
-    for brand in ENROLLED:
-        await own.enrol(brand.name, [Upload(as_jpeg(brand.mark()))], dry_run=False, deadline=Deadline.never())
-    return own.collection.served
+class PlainCalls:
+    """What a classification is made of, one call after the other."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._codec = adapters.codec
+        self._embedder = adapters.embedder
+        self._calibration = adapters.model_set.calibration
+        gallery = Gallery.from_snapshot(adapters.store.snapshot(), adapters.model_set.provenance.networks)
+        self._served = Served(gallery, FaissIndex(gallery.block.representatives()))
+
+    def classify(self, picture: bytes) -> Asked:
+        cpu, started = time.process_time(), time.perf_counter()
+        side_px = self._embedder.side_px
+        decoded = self._codec.decode(picture, box=None, wanted_px=OVERSAMPLING * side_px, field="image")
+        query = self._embedder(self._codec.resize(decoded.pixels, side_px)[np.newaxis]).embedding[0]
+        scored = self._served.best_classes(query, SHORTLIST)
+        candidates = rank(scored, self._calibration)
+        decide(candidates, self._calibration)
+        for state, _ in scored:
+            evidence_of(query, state.examples)
+        similarities = {candidate.class_name: candidate.similarity for candidate in candidates}
+        return Asked(similarities, time.process_time() - cpu, time.perf_counter() - started)
 
 
-def compare(pictures: Sequence[bytes], served: Served, server: Server) -> list[Figure]:
+def compare(pictures: Sequence[bytes], plain_calls: PlainCalls, server: Server) -> list[Figure]:
     http_cpu_s, plain_cpu_s, latency_s = [], [], []
     for number in range(ROUNDS + 1):
         over_http = [ask(server, picture) for picture in pictures]
-        plain = [classify(picture, served) for picture in pictures]
+        plain = [plain_calls.classify(picture) for picture in pictures]
         assert [one.similarities for one in plain] == [one.similarities for one in over_http], "not the same work"
         if number:  # the first round warms both up
             http_cpu_s.append(sum(one.cpu_s for one in over_http))
@@ -81,21 +107,6 @@ def ask(server: Server, picture: bytes) -> Asked:
     latency_s = time.perf_counter() - started
     similarities = {candidate["class"]: candidate["similarity"] for candidate in response.json()["candidates"]}
     return Asked(similarities, time.clock_gettime(clock) - cpu, latency_s)
-
-
-def classify(picture: bytes, served: Served) -> Asked:
-    loaded, embedder = models()
-    calibration = loaded.model_set.calibration
-    cpu, started = time.process_time(), time.perf_counter()
-    decoded = CODEC.decode(picture, box=None, wanted_px=OVERSAMPLING * embedder.side_px, field="image")
-    query = embedder(CODEC.resize(decoded.pixels, embedder.side_px)[np.newaxis]).embedding[0]
-    scored = served.best_classes(query, SHORTLIST)
-    candidates = rank(scored, calibration)
-    decide(candidates, calibration)
-    for state, _ in scored:
-        evidence_of(query, state.examples)
-    similarities = {candidate.class_name: candidate.similarity for candidate in candidates}
-    return Asked(similarities, time.process_time() - cpu, time.perf_counter() - started)
 
 
 def cpu_clock_of(process_id: int) -> int:

@@ -6,7 +6,9 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from app.adapters.model_set import read_model_set
 from app.adapters.store_sqlite import SqliteStore
+from app.settings import Settings
 from bench.crowd import fill
 from bench.figures import Figure
 from demo.server import Server, serving
@@ -21,7 +23,7 @@ def measure() -> list[Figure]:
 
 def starts_with(path: Path, count: int) -> list[Figure]:
     store = SqliteStore(path)
-    fill(store, count)
+    fill(store, read_model_set(Settings().models_dir).model_set, count)
     store.close()
     seconds: list[float] = []
     memory: list[float] = []
