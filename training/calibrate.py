@@ -1,0 +1,338 @@
+"""Fits what a similarity means, on classes that neither training nor reporting uses, and writes the manifest.
+
+    python -m training calibrate --data DIR --models models
+
+Enrolled: brand marks and package fronts of split 7 (rendered), objects and car emblems held back from training. Foreign:
+`caltech101-dev`, and the half of split 7 that is not enrolled: other brands are what a brand is confused with. Enrolment
+itself is the service's own (`app.domain`): views, representatives, thresholds. What every number means stands in
+app/domain/calibration.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.adapters.images import resize
+from app.adapters.networks import OnnxEmbedder
+from app.domain.calibration import Calibration
+from app.domain.checks import WarningLimits
+from app.domain.model_set import ModelSet
+from app.domain.representatives import fit_class, no_synthesis
+from app.domain.values import Example, FloatArray, PixelArray, Provenance
+from app.domain.views import crop, view_boxes
+from training import data, render, run
+from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, held_back, photograph_items, training_split
+
+SHOTS = (1, 2, 5)
+ASKED = 3  # pictures asked of each calibration class
+GALLERY = 20  # classes enrolled together when probabilities are fitted
+CANVAS_PX = 128  # side at which pictures are rendered
+VIEW_SHARES = (0.85,)  # of the support views; docs/experiments.md, "Support views"
+PREPROCESSING = "uint8 RGB stretched to a square; (x - 127.5) / 64 inside the network"
+
+
+@dataclass(frozen=True)
+class Config:
+    data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
+    models: Path = field(default=Path("models"), metadata={"help": "folder with embedding.onnx; the manifest is written there"})
+    target_far: float = field(default=1e-3, metadata={"help": "share of foreign pictures that one class may accept"})
+    cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
+    classes: int = field(default=0, metadata={"help": "use only so many classes of each kind; 0: all"})
+    commit: str = field(default="", metadata={"help": "of the code that trained the network, for the manifest"})
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CalibrationClass:
+    """Pictures of one class, uint8 (n, h, w, 3): the first `max(SHOTS)` can be enrolled, the rest are asked."""
+
+    kind: str
+    support: Sequence[PixelArray]
+    asked: Sequence[PixelArray]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Similarities of calibration classes enrolled with `shots` pictures each."""
+
+    shots: int
+    representatives: list[FloatArray]
+    own: np.ndarray  # (classes, ASKED): of a class's asked pictures to the class
+    asked: np.ndarray  # (classes, ASKED, classes): of all asked pictures to all classes
+    foreign: np.ndarray  # (pictures, classes)
+    cohort_mean: np.ndarray  # (classes,)
+    cohort_sd: np.ndarray  # (classes,)
+
+
+def to_pixels(pictures: Tensor) -> list[PixelArray]:
+    """[0, 1] (n, 3, h, w) -> uint8 (h, w, 3) each."""
+    return list((pictures * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def rendered_classes(config: Config, pack: str, grounds: Tensor) -> Iterator[CalibrationClass]:
+    """Split 7: the clean mark and four plain renders to enrol, hard renders to ask."""
+    marks = data.load(data.pack_items(config.data / pack, split=lambda split: split == "7"), side_px=CANVAS_PX, mode="RGBA")
+    first = torch.cumsum(marks.counts, 0) - marks.counts
+    for position in first[: config.classes or None]:
+        face, aspect = marks.pixels[position][None].float() / 255, marks.aspects[position][None]
+
+        def renders(count: int, spec: render.RenderSpec, face: Tensor = face, aspect: Tensor = aspect) -> list[PixelArray]:
+            under = grounds[torch.randint(len(grounds), (count,))]
+            return to_pixels(render.render(face.expand(count, -1, -1, -1), aspect.expand(count), under, spec))
+
+        support = to_pixels(render.clean(face, CANVAS_PX)) + renders(max(SHOTS) - 1, render.PLAIN)
+        yield CalibrationClass(pack, support, renders(ASKED, render.HARD))
+
+
+def photographed_classes(config: Config) -> Iterator[CalibrationClass]:
+    """Objects and emblems held back from training; views far apart, because neighbouring ones are near frames."""
+    for pack in HELD_BACK_PACKS:
+        items = [item for item in data.pack_items(config.data / pack) if held_back(item.class_name)]
+        pictures = data.load([item for item in items if not item.class_name.startswith(LEFT_OUT)], side_px=CANVAS_PX)
+        for label in range(len(pictures.class_names)):
+            views = to_pixels(pictures.pixels[pictures.labels == label].float() / 255)
+            if len(views) < max(SHOTS) + ASKED:
+                continue
+            spread = np.random.default_rng(config.seed).permutation(len(views))
+            chosen = [views[position] for position in spread[: max(SHOTS) + ASKED]]
+            yield CalibrationClass(pack, chosen[: max(SHOTS)], chosen[max(SHOTS) :])
+
+
+class Enroller:
+    """Enrols and asks as the service does."""
+
+    def __init__(self, embedder: OnnxEmbedder, view_shares: Sequence[float] = VIEW_SHARES) -> None:
+        self.embedder, self.view_shares = embedder, view_shares
+
+    def embed(self, pictures: Sequence[PixelArray]) -> FloatArray:
+        return self.embedder(np.stack([self._square(picture) for picture in pictures])).embedding
+
+    def example(self, picture: PixelArray) -> Example:
+        height, width = picture.shape[:2]
+        boxes = view_boxes(width, height, self.view_shares)
+        views = self.embed([crop(picture, box) for box in boxes]).astype(np.float64)
+        mean = views.mean(0) / np.linalg.norm(views.mean(0))
+        identity = hashlib.sha256(picture.tobytes()).hexdigest()[:32]
+        return Example(identity, boxes[0], mean.astype(np.float32), max(0.0, 1 - float((views @ mean).mean())))
+
+    def _square(self, picture: PixelArray) -> PixelArray:
+        return resize(picture, self.embedder.side_px)
+
+
+def measure(classes: Sequence[CalibrationClass], foreign: FloatArray, cohort: FloatArray, enroller: Enroller) -> list[Measured]:
+    """The same classes enrolled with each number of shots; embeddings are computed once."""
+    examples = [[enroller.example(picture) for picture in one.support] for one in classes]
+    asked = np.stack([enroller.embed(one.asked) for one in classes])  # (classes, ASKED, d)
+    found = []
+    for shots in SHOTS:
+        model_set = placeholder_model_set(cohort)
+        kept = [fit_class(some[:shots], model_set=model_set, synthesize=no_synthesis).representatives for some in examples]
+        similar = np.stack([(asked @ rows.T).max(-1) for rows in kept], -1)  # (classes, ASKED, classes)
+        background = np.stack([(cohort @ rows.T).max(1) for rows in kept], 1)  # (cohort, classes)
+        own = similar[np.arange(len(classes)), :, np.arange(len(classes))]
+        outside = np.stack([(foreign @ rows.T).max(1) for rows in kept], 1)
+        found.append(Measured(shots, kept, own, similar, outside, background.mean(0), background.std(0)))
+    return found
+
+
+def fit_cohort_factor(measured: Sequence[Measured], far: float) -> float:
+    """Standard deviations above the cohort's mean at which a class accepts a share `far` of foreign pictures, over all shots."""
+    normalised = [(each.foreign - each.cohort_mean) / each.cohort_sd for each in measured]
+    return float(np.quantile(np.concatenate([values.ravel() for values in normalised]), 1 - far))
+
+
+def thresholds(each: Measured, calibration: Calibration) -> np.ndarray:
+    bound = each.cohort_mean + calibration.cohort_factor * each.cohort_sd
+    return np.clip(bound, calibration.threshold_floor, calibration.threshold_ceiling)  # (classes,)
+
+
+def top_candidates(measured: Sequence[Measured], calibration: Calibration, seed: int) -> list[tuple[np.ndarray, ...]]:
+    """For each number of shots: shots, similarity above threshold, whether right, and gap to the second, of the best class in
+    random galleries; half of what is asked is foreign."""
+    rng, found = np.random.default_rng(seed), []
+    for each in measured:
+        limits = thresholds(each, calibration)
+        for _ in range(60):
+            members = rng.choice(len(limits), min(GALLERY, len(limits)), replace=False)
+            known = each.asked[members][:, :, members].reshape(-1, len(members))
+            unknown = each.foreign[rng.choice(len(each.foreign), len(known))][:, members]
+            sims = np.concatenate([known, unknown])
+            truth = np.concatenate([np.repeat(np.arange(len(members)), ASKED), np.full(len(unknown), -1)])
+            margins = sims - limits[members]
+            best = margins.argmax(1)
+            rows = np.arange(len(sims))
+            second = np.where(np.eye(len(members), dtype=bool)[best], -2.0, sims).max(1)
+            both = (margins >= 0).sum(1) > 1
+            gap = np.where(both, sims[rows, best] - second, np.inf)
+            found.append((np.full(len(sims), each.shots), margins[rows, best], best == truth, gap))
+    return found
+
+
+def fit_probability(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float, float, float]:
+    """Logistic regression of "the best class is right" on the similarity above its threshold, slope and offset linear in
+    log(shots) (Platt scaling; four numbers for all shots). -> slope, slope_log, offset, offset_log."""
+    shots, margin, right, _ = (torch.tensor(np.concatenate(column), dtype=torch.float64) for column in zip(*found, strict=True))
+    inputs = torch.stack([margin, margin * shots.log(), torch.ones_like(margin), shots.log()], 1)
+    weights = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(inputs @ weights, right)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    slope, slope_log, offset, offset_log = weights.detach().tolist()
+    return round(slope, 4), round(slope_log, 4), round(offset, 4), round(offset_log, 4)
+
+
+def fit_ambiguous_margin(found: Sequence[tuple[np.ndarray, ...]]) -> float:
+    """The gap to the second accepted class below which the first is right less than nine times in ten."""
+    right, gap = (np.concatenate(column) for column in list(zip(*found, strict=True))[2:])
+    order = np.argsort(gap)
+    order = order[np.isfinite(gap[order])]
+    if len(order) < 100:
+        return 0.02
+    share_right = np.convolve(right[order], np.ones(100) / 100, "valid")
+    good = np.flatnonzero(share_right >= 0.9)
+    return round(float(gap[order][good[0] + 50 if len(good) else -1]), 4)
+
+
+def similarity_limits(classes: Sequence[CalibrationClass], measured: Sequence[Measured], enroller: Enroller) -> dict[str, float]:
+    """Limits of the warnings about similarity: each is a quantile of what honest enrolments show."""
+    five = max(SHOTS)
+    honest, repeated = [], []
+    for one in classes:
+        embedded = np.stack([enroller.example(picture).embedding for picture in one.support[1:five]])
+        sims = embedded @ embedded.T - 2 * np.eye(len(embedded))
+        honest.append(sims.max(1))
+        tight = one.asked[0][3:-3, 3:-3]  # the same photograph, cropped a little tighter
+        pair = enroller.embed([one.asked[0], tight])
+        repeated.append(float(pair[0] @ pair[1]))
+    single = measured[0]
+    others = single.asked[:, 0, :][~np.eye(len(classes), dtype=bool)]
+    return {
+        "near_duplicate": round(float(np.quantile(repeated, 0.1)), 3),
+        "unlike_class": round(float(np.quantile(np.concatenate(honest), 0.05)), 3),
+        "closer_to_other": round(float(np.quantile(others, 0.9995)), 3),
+    }
+
+
+def placeholder_model_set(cohort: FloatArray) -> ModelSet:
+    """Representatives do not depend on the calibration; `fit_class` wants one all the same."""
+    limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0)
+    neutral = Calibration(0.01, 3.0, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, limits)
+    return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
+
+
+def fit(
+    config: Config, classes: Sequence[CalibrationClass], foreign: FloatArray, cohort: FloatArray, enroller: Enroller
+) -> Calibration:
+    measured = measure(classes, foreign, cohort, enroller)
+    limits = WarningLimits(**PICTURE_LIMITS, **similarity_limits(classes, measured, enroller))
+    factor = fit_cohort_factor(measured, config.target_far)
+    lower = fit_cohort_factor(measured, min(10 * config.target_far, 0.5))
+    sd = float(np.mean([each.cohort_sd.mean() for each in measured]))
+    draft = Calibration(
+        target_far=config.target_far, cohort_factor=round(factor, 4), threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
+        slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((factor - lower) * sd, 4),
+        ambiguous_margin=0.0, warnings=limits,
+    )  # fmt: skip
+    found = top_candidates(measured, draft, config.seed)
+    slope, slope_log, offset, offset_log = fit_probability(found)
+    fitted = replace(
+        draft, slope=slope, slope_log_examples=slope_log, offset=offset, offset_log_examples=offset_log,
+        ambiguous_margin=fit_ambiguous_margin(found),
+    )  # fmt: skip
+    print_report(measured, fitted)
+    return fitted
+
+
+def print_report(measured: Sequence[Measured], calibration: Calibration) -> None:
+    for each in measured:
+        limits = thresholds(each, calibration)
+        accepted = float((each.own >= limits[:, None]).mean())
+        foreign = float((each.foreign >= limits).mean())
+        any_of = [f"{count}: {float((each.foreign[:, :count] >= limits[:count]).any(1).mean()):.3f}" for count in (10, 100, 1000)]
+        print(
+            f"{each.shots} shots: threshold {limits.mean():.3f} ± {limits.std():.3f}, own pictures accepted {accepted:.3f}, "
+            f"foreign by one class {foreign:.5f}, by any of {', '.join(any_of)}"
+        )
+
+
+# Limits on the picture itself; how they were measured: `python -m training.warning_limits`.
+PICTURE_LIMITS = {"too_small_px": 24, "blurred": 0.02, "several_things": 0.75}
+
+
+def read_foreign(config: Config, enroller: Enroller) -> FloatArray:
+    pictures = data.load(data.pack_items(config.data / "caltech101-dev"), side_px=CANVAS_PX)
+    return enroller.embed(to_pixels(pictures.pixels.float() / 255))
+
+
+def make_cohort(config: Config, enroller: Enroller, grounds: Tensor) -> FloatArray:
+    """Marks, fronts and photographs that training saw, one a class: (m, d) unit length, as it is stored."""
+    rendered, share = [], {"brand-marks": 0.4, "package-fronts": 0.2}
+    for pack, part in share.items():
+        items = data.pack_items(config.data / pack, split=training_split)
+        chosen = [items[position] for position in torch.randperm(len(items))[: round(config.cohort * part)]]
+        marks = data.load(chosen, side_px=CANVAS_PX, mode="RGBA")
+        under = grounds[torch.randint(len(grounds), (len(chosen),))]
+        rendered += to_pixels(render.render(marks.pixels.float() / 255, marks.aspects, under, render.PLAIN))
+    items = photograph_items(config.data)
+    chosen = [items[position] for position in torch.randperm(len(items))[: config.cohort - len(rendered)]]
+    photographs = to_pixels(data.load(chosen, side_px=CANVAS_PX).pixels.float() / 255)
+    return enroller.embed(rendered + photographs).astype(np.float16).astype(np.float32)
+
+
+def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray, embedder: OnnxEmbedder) -> None:
+    np.save(config.models / "cohort.npy", cohort)
+
+    def described(name: str) -> dict[str, str]:
+        return {"file": name, "sha256": hashlib.sha256((config.models / name).read_bytes()).hexdigest()}
+
+    manifest = {
+        "format": 1,
+        "name": "firstsight",
+        "embedding": described("embedding.onnx")
+        | {
+            "side_px": embedder.side_px,
+            "dim": int(cohort.shape[1]),
+            "preprocessing": PREPROCESSING,
+            "view_shares": list(VIEW_SHARES),
+        },
+        "cohort": described("cohort.npy"),
+        "calibration": asdict(calibration),
+        "training": {"command": "make train-embedding export-embedding", "commit": config.commit, "packs": PACKS},
+    }
+    (config.models / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+PACKS = ["brand-marks", "package-fronts", "mini-imagenet", *CLASS_PACKS, *BOX_PACKS]
+
+
+def main(arguments: list[str]) -> None:
+    config = run.config_from_flags(Config, arguments, description="Fit the calibration and write the manifest.")
+    torch.manual_seed(config.seed)
+    embedder = OnnxEmbedder((config.models / "embedding.onnx").read_bytes(), threads=2)
+    enroller = Enroller(embedder)
+    scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX).pixels.float() / 255
+    cohort = make_cohort(config, enroller, scenes)
+    classes = [one for pack in ("brand-marks", "package-fronts") for one in rendered_classes(config, pack, scenes)]
+    enrolled, others = classes[::2], classes[1::2]
+    enrolled += list(photographed_classes(config))
+    order = np.random.default_rng(config.seed).permutation(len(enrolled))  # so that the first 10 or 100 are of all kinds
+    enrolled = [enrolled[position] for position in order]
+    foreign = np.concatenate([read_foreign(config, enroller), enroller.embed([one.asked[0] for one in others])])
+    calibration = fit(config, enrolled, foreign, cohort, enroller)
+    write_model_set(config, calibration, cohort, embedder)
+    print(json.dumps(asdict(calibration), indent=2))

@@ -1,0 +1,117 @@
+"""torch -> ONNX for serving, with the preprocessing inside, and the outputs of both compared.
+
+    python -m training export --run runs/embedding --models models
+
+Writes `embedding.onnx` and, beside it, `embedding.safetensors`: the weights in fp16, from which training goes on. The ONNX file
+stores its weights in fp16 too and computes in fp32: half the size for a rounding that the comparison below measures.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from training import run
+from training.backbone import Backbone
+
+OPSET = 17
+WORST_COSINE_DISTANCE = 1e-3  # between torch and ONNX Runtime, over pictures
+SMALL = 256  # elements; smaller constants stay fp32: they weigh nothing, and some are exponents and epsilons
+
+
+@dataclass(frozen=True)
+class Config:
+    run: Path = field(default=Path("runs/embedding"), metadata={"help": "run folder to export the averaged weights of"})
+    models: Path = field(default=Path("models"), metadata={"help": "folder to write to"})
+    side_px: int = field(default=96, metadata={"help": "side of the input"})
+
+
+class Served(nn.Module):
+    """uint8 (n, side, side, 3) RGB -> embedding (n, d), features (n, f), dense map (n, rows, columns, channels)."""
+
+    def __init__(self, network: Backbone) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        embedding, features, dense = self.network(pictures.permute(0, 3, 1, 2).float())
+        return embedding, features, dense.permute(0, 2, 3, 1)
+
+
+def to_onnx(network: Backbone, side_px: int) -> onnx.ModelProto:
+    """The network as ONNX, batch free, weights stored in fp16."""
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        Served(network).eval(), (torch.zeros(1, side_px, side_px, 3, dtype=torch.uint8),), buffer, dynamo=False,
+        opset_version=OPSET, input_names=["pictures"], output_names=["embedding", "features", "dense"],
+        dynamic_axes={name: {0: "n"} for name in ("pictures", "embedding", "features", "dense")},
+    )  # fmt: skip
+    return with_half_weights(onnx.load_from_string(buffer.getvalue()))
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Large fp32 constants stored as fp16, each behind a Cast that the runtime folds when it loads the file."""
+    casts = []
+    for initializer in model.graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < SMALL:
+            continue
+        name, half = initializer.name, numpy_helper.to_array(initializer).astype(np.float16)
+        initializer.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    return model
+
+
+def cosine_distance(network: Backbone, model: onnx.ModelProto, pictures: np.ndarray) -> float:
+    """The largest 1 - cosine between torch's and ONNX Runtime's embeddings of uint8 pictures (n, side, side, 3)."""
+    with torch.no_grad():
+        expected = Served(network).eval()(torch.from_numpy(pictures))[0].numpy()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(["embedding"], {"pictures": pictures})[0]
+    return float(1 - (expected * found).sum(1).min())
+
+
+def probe_pictures(side_px: int, *, count: int = 16, seed: int = 0) -> np.ndarray:
+    """Smooth random pictures: noise of single pixels would average away to one grey."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    times = -(-side_px // 8)
+    return coarse.repeat(times, 1).repeat(times, 2)[:, :side_px, :side_px]
+
+
+def averaged_weights(run_folder: Path) -> dict[str, Tensor]:
+    """The weight average of a run's checkpoint, in fp16; counters of the norms are not kept."""
+    average = run.without_prefix("average", load_file(run_folder / "checkpoint.safetensors"))
+    return {name: value.half().contiguous() for name, value in average.items() if not name.endswith("num_batches_tracked")}
+
+
+def load_network(weights: Path) -> Backbone:
+    """The shipped network from its fp16 weights, ready to compute."""
+    state = {name: value.float() for name, value in load_file(weights).items()}
+    network = Backbone(dim=state["project.weight"].shape[0])
+    network.load_state_dict(state, strict=False)  # all but the counters
+    return network.eval()
+
+
+def main(arguments: list[str]) -> None:
+    config = run.config_from_flags(Config, arguments, description="Export the embedding network.")
+    config.models.mkdir(parents=True, exist_ok=True)
+    weights = config.models / "embedding.safetensors"
+    save_file(averaged_weights(config.run), weights)
+    network = load_network(weights)
+    model = to_onnx(network, config.side_px)
+    distance = cosine_distance(network, model, probe_pictures(config.side_px))
+    print(f"largest cosine distance between torch and ONNX Runtime: {distance:.2e} (limit {WORST_COSINE_DISTANCE:.0e})")
+    if distance > WORST_COSINE_DISTANCE:
+        sys.exit("the exported network does not compute what the trained one does; nothing was written to embedding.onnx")
+    onnx.save(model, config.models / "embedding.onnx")
