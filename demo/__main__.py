@@ -64,7 +64,7 @@ def ask_about_strangers(http: httpx.Client) -> Column:
 
 
 def ask(http: httpx.Client, scene: Scene, brand: Brand | None, *, seed: int, right: str | None) -> Tile:
-    picture = photograph(scene, brand and brand.mark(), seed=seed)
+    picture = photograph(scene, brand.mark() if brand else None, seed=seed)
     answer = http.post("/classify", files={"image": as_jpeg(picture)}).raise_for_status().json()
     best = answer["candidates"][0]
     print(f"asked {brand.name if brand else 'shore':10} {answer['outcome']:8} {best['class']:10} {best['probability']:.2f}")

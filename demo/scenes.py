@@ -53,7 +53,7 @@ def street(rng: np.random.Generator) -> Pixels:
     night = Image.fromarray(blend(noise(rng, 3, 3), (18, 20, 34), (74, 66, 78)).astype(np.uint8))
     pen = ImageDraw.Draw(night)
     for _ in range(34):
-        x, y, radius = rng.integers(0, WIDTH_PX), rng.integers(0, HEIGHT_PX), rng.integers(9, 30)
+        x, y, radius = rng.integers((0, 0, 9), (WIDTH_PX, HEIGHT_PX, 30)).tolist()
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tuple(rng.integers(70, 240, 3).tolist()))
     return np.asarray(night.filter(ImageFilter.GaussianBlur(6)), np.float32)
 
@@ -89,7 +89,8 @@ def put(label: Image.Image, corners: Quad, ground: Pixels) -> Pixels:
     shadow.paste(opacity, (9, 12))
     shade = np.asarray(shadow.filter(ImageFilter.GaussianBlur(9)), np.float32)[..., None] / 255
     cover = np.asarray(opacity.filter(ImageFilter.GaussianBlur(0.7)), np.float32)[..., None] / 255
-    return ground * (1 - 0.55 * shade) * (1 - cover) + np.asarray(turned.convert("RGB"), np.float32) * cover
+    seen = ground * (1 - 0.55 * shade) * (1 - cover) + np.asarray(turned.convert("RGB"), np.float32) * cover
+    return seen.astype(np.float32)
 
 
 def perspective(corners: Quad, side_px: int) -> list[float]:
@@ -99,7 +100,8 @@ def perspective(corners: Quad, side_px: int) -> list[float]:
     for (x, y), (u, v) in zip(corners, ((0, 0), (side_px, 0), (side_px, side_px), (0, side_px)), strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
-    return np.linalg.solve(np.array(rows), np.array(targets)).tolist()
+    numbers: list[float] = np.linalg.solve(np.array(rows), np.array(targets)).tolist()
+    return numbers
 
 
 @dataclass(frozen=True)
