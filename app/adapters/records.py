@@ -1,7 +1,7 @@
 """Changes and classes as bytes, for every store that writes: the same value gives the same bytes, on any machine.
 
-A record is a fixed prefix, a JSON header that says everything but the vectors, and the vectors as raw little-endian float32. The
-checksum is there because a flipped bit in a vector would otherwise be a silently wrong answer. No pickle: a record is only data.
+A record is a prefix, a JSON header that says everything but the vectors, and the vectors as raw little-endian float32. The
+checksum is there because a flipped bit in a vector would be a silently wrong answer. No pickle: a record is only data.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from app.errors import IncompatibleStore, StoreUnavailable
 Fields = dict[str, Any]
 
 FORMAT = 1
-PREFIX = struct.Struct("<HxxII")  # format; CRC-32 of all that follows it; bytes of the header
-CHECKED_FROM = 8  # where what the checksum covers begins
-ALIGNMENT = 4  # bytes: vectors begin on a whole float, so that numpy can use them in place
+PREFIX = struct.Struct("<II")  # format; CRC-32 of all that follows
+HEADER_SIZE = struct.Struct("<I")  # bytes of the header, with its padding
+FLOAT_BYTES = 4
 
 
 class _Vectors:
@@ -40,7 +40,7 @@ class _Vectors:
         self.data = bytearray()
 
     def add(self, array: FloatArray) -> Fields:
-        at = len(self.data) // ALIGNMENT
+        at = len(self.data) // FLOAT_BYTES
         self.data += array.astype("<f4").tobytes()
         return {"at": at, "shape": array.shape}
 
@@ -162,20 +162,21 @@ def _vectors(place: Fields, floats: FloatArray) -> FloatArray:
 
 def _seal(fields: Fields, vectors: _Vectors) -> bytes:
     header = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
-    header += b" " * (-len(header) % ALIGNMENT)
-    body = header + vectors.data
-    length = len(header).to_bytes(4, "little")
-    return PREFIX.pack(FORMAT, zlib.crc32(body, zlib.crc32(length)), len(header)) + body
+    header += b" " * (-len(header) % FLOAT_BYTES)  # vectors begin on a whole float, so that numpy can use them in place
+    content = HEADER_SIZE.pack(len(header)) + header + vectors.data
+    return PREFIX.pack(FORMAT, zlib.crc32(content)) + content
 
 
 def _open(record: bytes) -> tuple[Fields, FloatArray]:
     """The header and the vectors, which stay views of the record: read-only, and not copied."""
     if len(record) < PREFIX.size:
         raise StoreUnavailable(f"A record of the store is damaged: it has {len(record)} bytes.")
-    written_format, checksum, header_size = PREFIX.unpack_from(record)
-    if written_format > FORMAT:
-        raise IncompatibleStore(f"The store holds records of format {written_format}; this version reads up to {FORMAT}.")
-    if zlib.crc32(memoryview(record)[CHECKED_FROM:]) != checksum:
+    written_format, checksum = PREFIX.unpack_from(record)
+    if written_format != FORMAT:
+        raise IncompatibleStore(f"The store holds a record of format {written_format}; this version reads format {FORMAT}.")
+    if zlib.crc32(memoryview(record)[PREFIX.size :]) != checksum:
         raise StoreUnavailable("A record of the store is damaged: its checksum does not match.")
-    start = PREFIX.size + header_size
-    return json.loads(record[PREFIX.size : start]), np.frombuffer(record, "<f4", offset=start)
+    (header_size,) = HEADER_SIZE.unpack_from(record, PREFIX.size)
+    start = PREFIX.size + HEADER_SIZE.size
+    end = start + header_size
+    return json.loads(record[start:end]), np.frombuffer(record, "<f4", offset=end)

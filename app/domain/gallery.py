@@ -176,8 +176,10 @@ class Gallery:
 
     def compacted(self) -> Gallery:
         """The same classes in one new block. Takes time in proportion to all of them."""
-        classes = tuple(state for name in self.names() if (state := self.get(name)) is not None)
-        return Gallery.from_snapshot(Snapshot(self.version, classes), self.networks)
+        return Gallery.from_snapshot(self.snapshot(), self.networks)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.version, tuple(state for name in self.names() if (state := self.get(name)) is not None))
 
     def best_classes(
         self, query: FloatArray, top: int, among: frozenset[str] | None = None, search: Search | None = None

@@ -1,0 +1,227 @@
+"""What every store promises. A new store joins by a line in STORES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from app.adapters.store_memory import MemoryStore
+from app.adapters.store_sqlite import SqliteStore
+from app.domain.changes import (
+    Change,
+    ClassConfigured,
+    ClassRefitted,
+    ClassRemoved,
+    ClassRenamed,
+    ExampleRemoved,
+    Snapshot,
+)
+from app.domain.gallery import Gallery
+from app.errors import LogTrimmed, NameTaken, VersionConflict
+from app.service.ports import Store
+from tests.histories import Expecting, committed, histories
+from tests.values import NETWORKS, added, class_of, example_of, model_of, plain, random_units
+
+OpenStore = Callable[..., Store]
+
+STORES: dict[str, Callable[..., Store]] = {
+    "memory": lambda folder, **options: MemoryStore(**options),
+    "sqlite": lambda folder, **options: SqliteStore(folder / "firstsight.db", **options),
+}
+
+
+@pytest.fixture(params=STORES)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens a new, empty store; the test's end closes it."""
+    numbers = count()
+    with ExitStack() as opened:
+        yield lambda **options: opened.enter_context(closing(STORES[request.param](tmp_path / str(next(numbers)), **options)))
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    return open_store()
+
+
+def commit(store: Store, change: Change, *, expected: int = 0, **crops: bytes) -> int:
+    return store.commit(change, expected=expected, crops=crops)
+
+
+def test_a_new_store_is_at_version_0_and_empty(store: Store) -> None:
+    assert store.snapshot() == Snapshot(0, ())
+    assert list(store.follow(0)) == []
+
+
+def test_what_is_committed_is_in_the_snapshot(store: Store) -> None:
+    version = commit(store, added("acme", (1, 0), (0, 1)))
+    assert plain(store.snapshot()) == plain(Snapshot(version, (class_of("acme", (1, 0), (0, 1), version=version),)))
+
+
+def test_versions_count_all_changes_of_the_collection_without_a_gap(store: Store) -> None:
+    assert [commit(store, added("a")), commit(store, added("b")), commit(store, ClassRemoved("a"), expected=1)] == [1, 2, 3]
+
+
+def test_second_enrolment_appends(store: Store) -> None:
+    version = commit(store, added("acme", ids="first"))
+    commit(store, added("acme", ids="second"), expected=version)
+    (state,) = store.snapshot().classes
+    assert [example.id for example in state.examples] == ["first0", "second0"]
+
+
+def test_vectors_come_back_bit_by_bit(store: Store) -> None:
+    change = added("acme", *random_units(3, 128))
+    commit(store, change)
+    (state,) = store.snapshot().classes
+    (followed,) = store.follow(0)
+    assert plain(state.model) == plain(change.model)
+    assert plain(followed.change) == plain(change)
+
+
+def test_the_snapshot_is_sorted_by_name(store: Store) -> None:
+    for name in ("é", "z", "acme", "Acme", "日本", "a/b", "\U0001f600", "it's; DROP TABLE classes", "\uffff"):
+        commit(store, added(name))
+    names = [state.name for state in store.snapshot().classes]
+    assert names == sorted(names)
+    assert len(names) == 9
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+def test_a_change_made_on_another_version_is_refused_whole(store: Store, expected: int) -> None:
+    commit(store, added("acme"), e0=b"crop")
+    commit(store, ClassConfigured("acme", 0.5, {}), expected=1)
+    before = plain(store.snapshot())
+    with pytest.raises(VersionConflict) as conflict:
+        commit(store, added("acme", ids="late"), expected=expected, late0=b"late")
+    assert (conflict.value.expected, conflict.value.found) == (expected, 2)
+    assert plain(store.snapshot()) == before
+    assert len(store.follow(0)) == 2
+    assert store.read_crop("acme", "late0") is None
+
+
+def test_a_class_that_is_gone_is_at_version_0(store: Store) -> None:
+    commit(store, added("acme"))
+    commit(store, ClassRemoved("acme"), expected=1)
+    with pytest.raises(VersionConflict) as conflict:
+        commit(store, added("acme"), expected=1)
+    assert conflict.value.found == 0
+
+
+def test_a_user_s_threshold_and_metadata_are_kept(store: Store) -> None:
+    metadata = {"shop": 3, "où": ["Zürich", None, {"deep": 1.5}], "": True}
+    commit(store, added("acme"))
+    commit(store, ClassConfigured("acme", 0.1 + 0.2, metadata), expected=1)
+    (state,) = store.snapshot().classes
+    assert (state.user_threshold, state.metadata) == (0.1 + 0.2, metadata)
+
+
+def test_a_rename_takes_the_crops_along(store: Store) -> None:
+    commit(store, added("acme"), e0=b"crop")
+    commit(store, ClassRenamed("acme", "other", None, {}), expected=1)
+    assert [state.name for state in store.snapshot().classes] == ["other"]
+    assert (store.read_crop("acme", "e0"), store.read_crop("other", "e0")) == (None, b"crop")
+
+
+def test_a_rename_to_a_taken_name_is_refused_whole(store: Store) -> None:
+    commit(store, added("acme"), e0=b"crop of acme")
+    commit(store, added("other"), e0=b"crop of other")
+    before = plain(store.snapshot())
+    with pytest.raises(NameTaken):
+        commit(store, ClassRenamed("acme", "other", None, {}), expected=1)
+    assert plain(store.snapshot()) == before
+    assert (store.read_crop("acme", "e0"), store.read_crop("other", "e0")) == (b"crop of acme", b"crop of other")
+
+
+def test_a_class_can_be_renamed_to_its_own_name(store: Store) -> None:
+    commit(store, added("acme"), e0=b"crop")
+    commit(store, ClassRenamed("acme", "acme", 0.5, {}), expected=1)
+    (state,) = store.snapshot().classes
+    assert (state.name, state.version, store.read_crop("acme", "e0")) == ("acme", 2, b"crop")
+
+
+def test_a_removed_class_leaves_no_crop_to_the_next_of_its_name(store: Store) -> None:
+    commit(store, added("acme"), e0=b"crop")
+    commit(store, ClassRemoved("acme"), expected=1)
+    commit(store, added("acme"))
+    assert store.read_crop("acme", "e0") is None
+
+
+def test_a_removed_example_takes_its_crop_along(store: Store) -> None:
+    commit(store, added("acme", (1, 0), (0, 1)), e0=b"first", e1=b"second")
+    commit(store, ExampleRemoved("acme", "e0", model_of((0, 1))), expected=1)
+    assert (store.read_crop("acme", "e0"), store.read_crop("acme", "e1")) == (None, b"second")
+
+
+def test_a_class_without_examples_is_kept(store: Store) -> None:
+    commit(store, added("acme"))
+    commit(store, ExampleRemoved("acme", "e0", None), expected=1)
+    (state,) = store.snapshot().classes
+    assert (state.examples, state.model) == ((), None)
+
+
+def test_refitting_keeps_the_crops(store: Store) -> None:
+    commit(store, added("acme"), e0=b"crop")
+    commit(store, ClassRefitted("acme", (example_of("e0", (0, 1)),), model_of((0, 1))), expected=1)
+    assert store.read_crop("acme", "e0") == b"crop"
+
+
+def test_a_follower_reads_on_from_where_it_is(store: Store) -> None:
+    for name in "abcde":
+        commit(store, added(name))
+    assert [(each.version, each.change.class_name) for each in store.follow(2, limit=2)] == [(3, "c"), (4, "d")]
+    assert list(store.follow(5)) == []
+
+
+def test_a_follower_that_fell_behind_the_log_is_told(open_store: OpenStore) -> None:
+    store = open_store(keep_changes=3)
+    for name in "abcde":
+        commit(store, added(name))
+    assert [each.version for each in store.follow(2)] == [3, 4, 5]
+    with pytest.raises(LogTrimmed):
+        store.follow(1)
+
+
+def test_a_trimmed_log_still_counts_on(open_store: OpenStore) -> None:
+    store = open_store(keep_changes=1)
+    assert [commit(store, added(name)) for name in "abc"] == [1, 2, 3]
+    assert (store.snapshot().version, len(store.snapshot().classes)) == (3, 3)
+
+
+def test_commits_from_many_threads_each_get_a_version_of_their_own(store: Store) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        versions = list(threads.map(lambda number: commit(store, added(f"{number}")), range(40)))
+    assert sorted(versions) == list(range(1, 41))
+    assert [each.version for each in store.follow(0)] == list(range(1, 41))
+
+
+def test_of_writers_that_started_from_one_version_one_wins(store: Store) -> None:
+    def enrol(number: int) -> bool:
+        try:
+            return bool(commit(store, added("acme", ids=f"{number}-"), expected=1))
+        except VersionConflict:
+            return False
+
+    commit(store, added("acme"))
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(enrol, range(8)))
+    assert won.count(True) == 1
+    assert len(store.snapshot().classes[0].examples) == 2
+
+
+@given(histories())
+# Every example opens a store of its own, and opening a file takes its time.
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_the_snapshot_is_the_fold_of_the_log(open_store: OpenStore, history: list[Expecting]) -> None:
+    store = open_store()
+    for each in history:
+        commit(store, each.change, expected=each.expected)
+
+    snapshot, log = store.snapshot(), list(store.follow(0))
+
+    assert plain(log) == plain(committed(history))
+    assert plain(snapshot) == plain(Gallery.empty(NETWORKS).fold(*committed(history)).snapshot())
