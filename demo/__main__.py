@@ -7,13 +7,13 @@ Without a URL it starts a server of its own, with its state in memory. It leaves
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import typer
 from PIL import Image
 
 from demo.brands import ENROLLED, STRANGER, Brand
@@ -22,7 +22,15 @@ from demo.server import serving
 from demo.sheet import RIGHT, UNSURE, WRONG, Column, Tile, contact_sheet
 
 
-def main(url: str | None = None, picture: Path = Path("build/demo.png")) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Enrols one picture of each brand, and asks about scenes.")
+    parser.add_argument("--url", help="a server that is running; without it, one is started")
+    parser.add_argument("--picture", type=Path, default=Path("build/demo.png"), help="where the result goes")
+    flags = parser.parse_args()
+    show_main_job(flags.url, flags.picture)
+
+
+def show_main_job(url: str | None, picture: Path) -> None:
     with server(url) as http:
         for brand in ENROLLED:
             enrol(http, brand)
@@ -82,4 +90,4 @@ def tile_of(picture: Image.Image, answer: dict[str, Any], right: str | None) -> 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -15,6 +15,7 @@ import httpx
 
 READY_WITHIN_S = 60
 STOPPED_WITHIN_S = 30
+INHERITED = ("FIRSTSIGHT_MODELS_DIR", "FIRSTSIGHT_DEVICE")  # what is asked about; all else is as if nobody had set it
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Server:
 def serving(settings: Mapping[str, str], *, log: int | None = None) -> Iterator[Server]:
     """Runs `firstsight serve` with these FIRSTSIGHT_ settings, without the prefix. `log` is what `Popen` takes for stderr."""
     port = free_port()
-    given = {"PORT": str(port), "LOG_LEVEL": "warning", **settings}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTSIGHT_")}
+    given = {"PORT": str(port), "LOG_LEVEL": "error", **settings}
+    environment = {name: value for name, value in os.environ.items() if name in INHERITED or not name.startswith("FIRSTSIGHT_")}
     environment |= {f"FIRSTSIGHT_{name}": value for name, value in given.items()}
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=environment, stderr=log)
