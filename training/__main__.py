@@ -10,6 +10,7 @@ STAGES = {
     "export": "training.export",
     "calibrate": "training.calibrate",
     "evaluate": "training.evaluate.few_shot",
+    "served": "training.evaluate.served",
 }
 
 

@@ -1,0 +1,82 @@
+"""Small data packs drawn by the tests, in the form of the real ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+
+def mark(seed: int) -> Image.Image:
+    """A cut-out coloured shape: RGBA."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGBA", (64, 48), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(picture)
+    colour = (*(int(value) for value in rng.integers(0, 200, 3)), 255)
+    corners = [tuple(int(value) for value in rng.integers(0, (64, 48))) for _ in range(5)]
+    draw.polygon(corners, fill=colour)
+    draw.ellipse((20, 10, 44, 38), fill=colour)
+    return picture
+
+
+def photograph(seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((60, 60), Image.Resampling.BICUBIC)
+
+
+def write_zip(path: Path, pictures: dict[str, Image.Image]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, picture in pictures.items():
+            buffer = io.BytesIO()
+            picture.save(buffer, "WEBP", lossless=True)
+            archive.writestr(entry, buffer.getvalue())
+
+
+def write_boxes(pack: Path, photographs: dict[str, Image.Image], boxes: list[tuple[str, str, list[int]]]) -> None:
+    """A detection pack; `boxes` are (file, class, [x, y, width, height])."""
+    write_zip(pack / "images.zip", photographs)
+    files, names = sorted(photographs), sorted({name for _, name, _ in boxes})
+    coco = {
+        "images": [
+            {"id": i, "file_name": f, "width": photographs[f].width, "height": photographs[f].height} for i, f in enumerate(files)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": files.index(f), "category_id": names.index(n), "bbox": box}
+            for i, (f, n, box) in enumerate(boxes)
+        ],
+    }
+    (pack / "annotations.json.gz").write_bytes(gzip.compress(json.dumps(coco).encode()))
+
+
+def draw_training_packs(folder: Path) -> None:
+    """Everything that `training embedding` reads, a few pictures of each."""
+    for pack in ("brand-marks", "package-fronts"):
+        write_zip(
+            folder / pack / "images.zip",
+            {f"{split}/{pack}-{number}/0.webp": mark(10 * split + number) for split in (0, 6, 7, 8) for number in range(4)},
+        )
+    write_zip(folder / "mini-imagenet" / "images.zip", _classes(("train", "val"), 4))
+    for pack in (
+        "tiny-imagenet-dev", "pokemon-pictures-dev", "object-views-dev", "clothing-dev", "euro-coins-dev", "gtsrb-dev",
+        "fod-a-crops-dev", "vehicle-logos-dev",
+    ):  # fmt: skip
+        write_zip(folder / pack / "images.zip", _classes(("train",), 12))
+    for pack in ("multidomain-det-dev", "freiburg-groceries-dev", "toplogo10-dev"):
+        photographs = {f"{number}.webp": photograph(number) for number in range(3)}
+        write_boxes(folder / pack, photographs, [(f"{number}.webp", "thing", [4, 4, 40, 30]) for number in range(3)])
+
+
+def _classes(splits: tuple[str, ...], count: int) -> dict[str, Image.Image]:
+    return {
+        f"{split}/{split}{label}/{number}.webp": photograph(100 * label + number)
+        for split in splits
+        for label in range(count)
+        for number in range(6)
+    }
