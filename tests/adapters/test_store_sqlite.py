@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.adapters.store_sqlite import SqliteStore
-from app.domain.changes import ClassRemoved
+from app.domain.changes import ClassRemoved, Snapshot
 from app.errors import IncompatibleStore, StoreUnavailable
 from tests.values import added, plain
 
@@ -40,6 +41,14 @@ def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
     (synchronous,) = store._connection.execute("PRAGMA synchronous").fetchone()
     (journal,) = store._connection.execute("PRAGMA journal_mode").fetchone()
     assert (synchronous, journal) == (2, "wal")
+
+
+def test_a_commit_that_fails_half_way_leaves_nothing_behind(store: SqliteStore) -> None:
+    unwritable: Any = object()  # crops are written after the class
+    with pytest.raises(StoreUnavailable):
+        store.commit(added("acme"), expected=0, crops={"e0": b"crop", "e1": unwritable})
+    assert store.snapshot() == Snapshot(0, ())
+    assert store.commit(added("b"), expected=0, crops={}) == 1
 
 
 def test_a_second_owner_is_refused_until_the_first_has_closed(path: Path, store: SqliteStore) -> None:

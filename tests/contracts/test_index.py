@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.values import NETWORKS, added, class_of, random_units
 
 DIM = 24
 ROWS = random_units(500, DIM)
+TASKS = Path("/proc/self/task")
 
 MakeIndex = Callable[[FloatArray], Index]
 
@@ -57,6 +60,23 @@ def test_an_answer_has_the_length_asked_for_even_past_all_rows(make_index: MakeI
     _, rows = make_index(ROWS[:2]).search(ROWS[:1], 3, None)
     assert rows.tolist()[0][0] == 0
     assert rows.tolist()[0][2] == -1
+
+
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
+def test_searching_starts_no_threads(make_index: MakeIndex) -> None:
+    # Callers are parallel already. In a thread of its own, because OpenMP keeps its settings and its helpers for each caller.
+    index, counted = make_index(ROWS), []
+
+    def search() -> None:
+        counted.append(len(list(TASKS.iterdir())))
+        index.search(ROWS[:8], 5, None)
+        counted.append(len(list(TASKS.iterdir())))
+
+    caller = Thread(target=search)
+    caller.start()
+    caller.join()
+    before, after = counted
+    assert after <= before
 
 
 def test_an_index_of_nothing_can_be_made(make_index: MakeIndex) -> None:

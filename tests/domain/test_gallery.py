@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot, fold_change
-from app.domain.gallery import COMPACT_AT, Gallery, similarity_of
+from app.domain.gallery import COMPACT_AT, Gallery, Mask, similarity_of
 from app.domain.values import ClassState, FloatArray
 from tests.histories import NAMES, VECTORS, Expecting, committed, histories
 from tests.values import NETWORKS, added, class_of, plain, random_units, unit
@@ -98,11 +99,22 @@ def test_classes_of_equal_similarity_come_in_the_order_of_their_names() -> None:
     assert _named(gallery.best_classes(unit((1, 0)), 3)) == [("a", 1.0), ("b", 1.0), ("c", 1.0)]
 
 
-def test_a_crowd_of_near_equals_hides_nobody() -> None:
-    # 300 classes within the rounding of single precision: the best by name is wherever the index puts it.
+def test_a_crowd_of_near_equals_hides_nobody_when_the_index_errs_by_its_rounding() -> None:
     crowd = [class_of(f"{position:03}", (1, position * 1e-9)) for position in range(300)]
     gallery = _gallery_of(*crowd, class_of("off", (1, 1)))
-    assert [name for name, _ in _named(gallery.best_classes(unit((1, 0)), 2))] == ["000", "001"]
+    error = np.linspace(-4e-5, 4e-5, gallery.block.size, dtype=np.float32)  # puts the first names last
+
+    def search(queries: FloatArray, top: int, allowed: Mask | None) -> tuple[FloatArray, NDArray[np.int64]]:
+        similarities = queries @ gallery.block.representatives().T + error
+        rows = np.argsort(-similarities)[:, :top]
+        return np.take_along_axis(similarities, rows, axis=1), rows
+
+    assert [name for name, _ in _named(gallery.best_classes(unit((1, 0)), 2, None, search))] == ["000", "001"]
+
+
+def test_a_class_with_many_representatives_crowds_nobody_out() -> None:
+    gallery = _gallery_of(class_of("many", (1, 0), (1, 0.1), (1, 0.2)), class_of("one", (1, 1)), class_of("two", (0, 1)))
+    assert [name for name, _ in _named(gallery.best_classes(unit((1, 0)), 2))] == ["many", "one"]
 
 
 def test_a_class_of_other_networks_is_listed_but_never_answers() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import pytest
 
 from app.adapters.index_faiss import FaissIndex
 from app.adapters.store_memory import MemoryStore
-from app.domain.changes import ClassRemoved
+from app.domain.changes import ClassRemoved, Committed
 from app.domain.gallery import COMPACT_AT, NumpyIndex
 from app.domain.values import FloatArray
 from app.errors import StoreUnavailable
@@ -176,6 +177,30 @@ def test_while_the_store_is_away_the_last_gallery_serves_on(store: MemoryStore, 
     with pytest.raises(StoreUnavailable):
         galleries.advance()
     assert galleries.current is served
+
+
+def test_a_change_makes_no_new_index(store: MemoryStore, galleries: Galleries) -> None:
+    before = galleries.current
+    enrol(store, "acme")
+    assert galleries.advance().index is before.index
+
+
+def test_a_slow_follower_does_not_undo_what_a_quick_one_served(background: Background) -> None:
+    class SlowStore(MemoryStore):
+        def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+            found = super().follow(after, limit=limit)
+            if not quick.ident:
+                enrol(self, "acme")
+                quick.start()
+                quick.join(0.05)  # it has to wait; without the lock it would be through by now
+            return found
+
+    store = SlowStore()
+    galleries = galleries_of(store, background)
+    quick = Thread(target=galleries.advance)
+    galleries.advance()
+    quick.join()
+    assert galleries.current.gallery.version == 1
 
 
 def test_many_writers_never_move_it_backwards(store: MemoryStore, galleries: Galleries) -> None:
