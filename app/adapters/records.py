@@ -7,6 +7,7 @@ checksum is there because a flipped bit in a vector would be a silently wrong an
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from typing import Any
@@ -157,7 +158,7 @@ def _model_or_none(fields: Fields | None, floats: FloatArray) -> ClassModel | No
 
 def _vectors(place: Fields, floats: FloatArray) -> FloatArray:
     at, shape = place["at"], place["shape"]
-    return floats[at : at + int(np.prod(shape))].reshape(shape)
+    return floats[at : at + math.prod(shape)].reshape(shape)
 
 
 def _seal(fields: Fields, vectors: _Vectors) -> bytes:

@@ -29,9 +29,9 @@ Search = Callable[[FloatArray, int, Mask | None], tuple[FloatArray, NDArray[np.i
 
 # Entries of the tail that make a merge worthwhile. A class gone from the block has one too, so this bounds dead rows as well.
 COMPACT_AT = 256
-# Two similarities nearer than this may come out in either order in single precision: the error of a product of unit vectors stays
-# below d * 2**-24, and d is at most a thousand or so.
-ROUNDING = 1e-4
+# Two similarities nearer than this may come out of an index in either order. Half precision errs by 2**-11 of a product of unit
+# vectors, adding it up in single precision by d * 2**-24, less than 2**-14; and two similarities may err in opposite directions.
+ROUNDING = 2 * (2**-11 + 2**-14)
 DECIMALS = 6  # of a similarity; far above the error of double precision, far below what a person compares
 
 

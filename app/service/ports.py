@@ -43,7 +43,7 @@ class Index(Protocol):
     def search(self, queries: FloatArray, top: int, allowed: NDArray[np.bool_] | None) -> tuple[FloatArray, NDArray[np.int64]]:
         """Queries (q, d) -> similarities and rows, both (q, top), best first; row -1 where there are fewer.
 
-        Only rows with True in `allowed` (n,) are found; None allows all.
+        Only rows with True in `allowed` (n,) are found; None allows all. A similarity errs by half of `gallery.ROUNDING` at most.
         """
         ...
 

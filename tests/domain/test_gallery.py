@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot, fold_change
-from app.domain.gallery import COMPACT_AT, Gallery, Mask, similarity_of
+from app.domain.gallery import COMPACT_AT, ROUNDING, Gallery, Mask, similarity_of
 from app.domain.values import ClassState, FloatArray
 from tests.histories import NAMES, VECTORS, Expecting, committed, histories
 from tests.values import NETWORKS, added, class_of, plain, random_units, unit
@@ -102,7 +102,7 @@ def test_classes_of_equal_similarity_come_in_the_order_of_their_names() -> None:
 def test_a_crowd_of_near_equals_hides_nobody_when_the_index_errs_by_its_rounding() -> None:
     crowd = [class_of(f"{position:03}", (1, position * 1e-9)) for position in range(300)]
     gallery = _gallery_of(*crowd, class_of("off", (1, 1)))
-    error = np.linspace(-4e-5, 4e-5, gallery.block.size, dtype=np.float32)  # puts the first names last
+    error = np.linspace(-0.49, 0.49, gallery.block.size, dtype=np.float32) * np.float32(ROUNDING)  # puts the first names last
 
     def search(queries: FloatArray, top: int, allowed: Mask | None) -> tuple[FloatArray, NDArray[np.int64]]:
         similarities = queries @ gallery.block.representatives().T + error
