@@ -84,7 +84,7 @@ class Classes:
         def configured(state: ClassState) -> Change:
             user_threshold = state.user_threshold if threshold is UNCHANGED else threshold
             new_metadata = state.metadata if metadata is UNCHANGED else metadata
-            if new_name is UNCHANGED or new_name == class_name:
+            if new_name is UNCHANGED:
                 return ClassConfigured(class_name, user_threshold, new_metadata)
             return ClassRenamed(class_name, new_name, user_threshold, new_metadata)
 

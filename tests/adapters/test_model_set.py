@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,14 @@ def test_ids_change_with_what_they_name_and_with_nothing_else(tmp_path: Path, ed
         "calibration": plain.provenance.calibration == edited.provenance.calibration,
     }
     assert {name for name, is_same in same.items() if not is_same} == moves
+
+
+def test_thresholds_depend_on_the_cohort(tmp_path: Path) -> None:
+    plain = read_model_set(write_model_set(tmp_path)).model_set
+    other = read_model_set(write_model_set(tmp_path, cohort=np.eye(DIM, dtype=np.float32)[::-1])).model_set
+    assert other.provenance.calibration != plain.provenance.calibration
+    assert other.provenance.networks == plain.provenance.networks
+    assert other.id != plain.id
 
 
 def test_layout_of_the_manifest_does_not_change_the_id(tmp_path: Path) -> None:
@@ -102,10 +112,26 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str) ->
         np.eye(DIM, dtype=np.float32) * 2,
         np.full((4, DIM), np.nan, np.float32),
         np.ones(DIM, np.float32),
-        np.array([{"a": "pickle"}]),
     ],
 )
 def test_a_cohort_that_cannot_be_one_is_refused(tmp_path: Path, cohort: np.ndarray) -> None:
     write_model_set(tmp_path, cohort=cohort)
     with pytest.raises(CorruptModelSet, match=r"cohort\.npy"):
         read_model_set(tmp_path)
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return os.mkdir, (self._folder,)
+
+
+def test_a_pickle_in_a_cohort_is_never_run(tmp_path: Path) -> None:
+    write_model_set(tmp_path / "models", cohort=np.array([Trap(tmp_path / "sprung")]))
+    with pytest.raises(CorruptModelSet, match=r"cohort\.npy"):
+        read_model_set(tmp_path / "models")
+    assert not (tmp_path / "sprung").exists()

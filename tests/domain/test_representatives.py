@@ -43,7 +43,12 @@ def test_synthetic_embeddings_move_the_mean_but_represent_nothing_themselves() -
 
 
 def test_opposite_examples_still_make_numbers() -> None:
-    assert np.isfinite(representatives_of(at(0, 180), NONE)).all()
+    opposite = np.array([[1, 0], [-1, 0]], np.float32)  # their mean has no direction
+    assert np.isfinite(representatives_of(opposite, NONE)).all()
+
+
+def test_many_equal_examples_still_make_numbers() -> None:
+    assert np.isfinite(representatives_of(at(*[30] * 20), NONE)).all()
 
 
 def test_many_examples_are_represented_by_the_centres_of_their_groups() -> None:

@@ -173,7 +173,10 @@ def test_enrolments_of_one_class_at_the_same_time_all_count(service: Service) ->
                 group.create_task(service.enrol_many("acme", [upload], dry_run=False, deadline=Deadline.never()))
 
     asyncio.run(enrol_all())
-    assert len(service.classes.get("acme").examples) == 4
+    state = service.classes.get("acme")
+    assert len(state.examples) == 4
+    assert state.model is not None
+    assert len(state.model.representatives) == 5  # their mean and all four, whichever came last
 
 
 class OvertakenStore(MemoryStore):

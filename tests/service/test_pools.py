@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -40,10 +42,12 @@ def test_an_error_of_the_work_is_the_callers(pools: Pools) -> None:
         asyncio.run(pools.decode(divmod, 1, 0, deadline=SOON))
 
 
-def test_work_past_its_deadline_is_not_started(pools: Pools) -> None:
+@pytest.mark.parametrize("run", [Pools.decode, Pools.infer, Pools.store])
+def test_work_past_its_deadline_is_not_started(pools: Pools, run: Callable[..., Coroutine[Any, Any, None]]) -> None:
     started: list[int] = []
     with pytest.raises(DeadlinePassed):
-        asyncio.run(pools.decode(started.append, 1, deadline=Deadline(12.0, at_noon)))
+        asyncio.run(run(pools, started.append, 1, deadline=Deadline(12.0, at_noon)))
+    pools.close()
     assert started == []
 
 
