@@ -11,6 +11,7 @@ STAGES = {
     "calibrate": "training.calibrate",
     "evaluate": "training.evaluate.few_shot",
     "served": "training.evaluate.served",
+    "report": "training.evaluate.report",
 }
 
 
