@@ -45,8 +45,7 @@ bench: $(VENV)/dev  ## ratios and costs, side by side in one run; writes bench/r
 	$(BIN)/python -m bench
 
 docs: $(VENV)/dev  ## write again the pages that are made from the code
-	$(BIN)/firstsight settings-page > docs/settings.md
-	$(BIN)/firstsight openapi > docs/openapi.json
+	$(BIN)/python -m docs.generate
 
 train-embedding: $(VENV)/dev  ## train the embedding network; ARGS="--help" says how
 	$(BIN)/python -m training embedding $(ARGS)

@@ -24,11 +24,15 @@ class Figure:
     goal: str = ""
     interval: tuple[float, float] | None = None  # 95 %
 
+    def shown(self) -> str:
+        """The value with its interval."""
+        if self.interval is None:
+            return f"{self.value:.3g}"
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+
     def __str__(self) -> str:
-        value = (
-            f"{self.value:.3g}" if self.interval is None else f"{self.value:.3f} [{self.interval[0]:.3f}, {self.interval[1]:.3f}]"
-        )
-        return f"{self.what:64} {value:>22} {self.unit:12} {self.goal}".rstrip()
+        return f"{self.what:60} {self.shown():>22} {self.unit:12} {self.goal}".rstrip()
 
 
 def median_ratio(what: str, of: Sequence[float], over: Sequence[float], *, unit: str, goal: str) -> Figure:
@@ -44,18 +48,34 @@ def percentiles(what: str, seconds: Sequence[float]) -> list[Figure]:
 
 
 def save(name: str, question: str, figures: Sequence[Figure]) -> None:
-    """One file a benchmark, so that a change of figures is a change in the history."""
+    """One file a benchmark, so that a change of figures is a change in the history; and the page made of them all."""
     result = {"question": question, "machine": machine(), "figures": [asdict(figure) for figure in figures]}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "README.md").write_text(page())
 
 
-def machine() -> dict[str, str | int]:
+def page() -> str:
+    """Every result as one table a benchmark."""
+    text = "# What it costs\n\nMade by `make bench`; intervals are of 95 %.\n"
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        figures = [Figure(**figure) for figure in result["figures"]]
+        rows = [f"| {figure.what} | {figure.shown()} {figure.unit} | {figure.goal} |" for figure in figures]
+        conditions = "{processor}, {cores} cores under load {load:.1f}, Python {python}, commit {commit}".format(
+            **result["machine"]
+        )
+        text += "\n".join(["", f"## {result['question']}", "", "| | figure | goal |", "|---|---|---|", *rows, "", conditions, ""])
+    return text
+
+
+def machine() -> dict[str, str | int | float]:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
+        "load": os.getloadavg()[0],
         "commit": commit.stdout.strip(),
     }
 

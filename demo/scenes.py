@@ -23,7 +23,7 @@ def noise(rng: np.random.Generator, columns: int, rows: int) -> Pixels:
     """Smooth noise from 0 to 1 of about that many bumps across and down, as (height, width, 1)."""
     bumps = Image.fromarray(rng.integers(0, 256, (rows, columns), dtype=np.uint8))
     smooth = bumps.resize((WIDTH_PX, HEIGHT_PX), Image.Resampling.BICUBIC)
-    return np.asarray(smooth, np.float32)[..., None] / 255
+    return np.asarray(smooth, np.float32)[..., None] / np.float32(255)
 
 
 def blend(amount: Pixels, dark: tuple[int, int, int], light: tuple[int, int, int]) -> Pixels:
