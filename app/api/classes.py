@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Response
 
 from app.api.auth import Scope, needs
 from app.api.dependencies import CallDep, ClassNameDep, ExpectedDep, NoParameters
-from app.api.openapi import CLASS_PATCH, problem_responses
+from app.api.openapi import CLASS_PATCH
+from app.api.problems import problem_responses
 from app.api.schemas import ClassOut, ClassPageOut, ClassPatch, PageParameters, RemovedOut
 from app.domain.values import ClassState, class_name_of
 from app.service.classes import UNCHANGED

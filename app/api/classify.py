@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query
 from app import metrics
 from app.api.auth import Scope, needs
 from app.api.dependencies import CallDep, class_names
-from app.api.openapi import ONE_PICTURE, SEVERAL_PICTURES, problem_responses
-from app.api.problems import problem_of
+from app.api.openapi import ONE_PICTURE, SEVERAL_PICTURES
+from app.api.problems import problem_of, problem_responses
 from app.api.schemas import AnsweredItem, AnswerOut, BatchOut, BatchParameters, ClassifyParameters, RefusedItem
 from app.domain.values import Answer
 from app.errors import FirstsightError

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -19,14 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import metrics
 from app.api.admission import ALWAYS_OPEN
 from app.api.problems import UNEXPECTED, problem_response
-from app.errors import FirstsightError
+from app.errors import FirstsightError, LimitReached
 from app.logs import logger
 
 log = logger(__name__)
 
 SAFE_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)  # what may go from a caller into our log as it is
 CLIENT_LEFT = 499  # nginx' word for it; only ever in log and metrics
-LINGER_S = 2.0  # how long a refused body is read off and dropped
+# How long, and how much of, a refused body is read off and dropped: enough for a slow line, and for a client that looks for an
+# answer only when it has sent everything.
+LINGER_S = 10.0
+LINGER_BYTES = 64 * 2**20
 
 
 class Edge:
@@ -95,12 +99,11 @@ class _Exchange:
         """
         if not self._lingers:
             return
-        try:
+        dropped = 0
+        with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while self._body_left:
-                    await self.receive()
-        except TimeoutError:
-            pass
+                while self._body_left and dropped < LINGER_BYTES:
+                    dropped += len((await self.receive()).get("body", b""))
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def record(self) -> None:
@@ -112,7 +115,7 @@ class _Exchange:
         metrics.observe_request(method=method, route=route, status=status, seconds=seconds)
         error: FirstsightError | None = self._scope.get("state", {}).get("error")
         log.log(
-            _level_of(self._scope["path"], status),
+            _level_of(self._scope["path"], status, error),
             "request",
             request_id=self.request_id,
             method=method,
@@ -123,8 +126,7 @@ class _Exchange:
         )
 
 
-def _level_of(path: str, status: int) -> int:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        # Busy is a state, not a fault, and logged by the thousand.
-        return logging.WARNING if status == HTTPStatus.SERVICE_UNAVAILABLE else logging.ERROR
-    return logging.DEBUG if path in ALWAYS_OPEN else logging.INFO  # probes and scrapes come by the second
+def _level_of(path: str, status: int, error: FirstsightError | None) -> int:
+    if isinstance(error, LimitReached) or path in ALWAYS_OPEN:
+        return logging.DEBUG  # they come by the second, or when busy by the thousand: the metrics count them
+    return logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Response
 
 from app.api.auth import Scope, needs
 from app.api.dependencies import CallDep, ClassNameDep, NoParameters
-from app.api.openapi import SEVERAL_PICTURES, problem_responses
+from app.api.openapi import SEVERAL_PICTURES
+from app.api.problems import problem_responses
 from app.api.schemas import EnrolmentReportOut, EnrolParameters, ExampleOut, ExamplePageOut, PageParameters, RemovedOut
 
 router = APIRouter(tags=["examples"], responses=problem_responses(401, 403, 404, 422, 503))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from app import metrics
 from app.api.auth import Scope, needs
 from app.api.dependencies import NoParameters
-from app.api.openapi import problem_responses
+from app.api.problems import problem_responses
 from app.api.readiness import Readiness
 from app.api.schemas import AliveOut, InfoOut, ReadyOut
 

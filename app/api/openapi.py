@@ -1,29 +1,22 @@
-"""The description of what FastAPI cannot see: the body forms, which `bodies.py` reads, and the shape of problems."""
+"""The description of what FastAPI cannot see: the body forms, which `bodies.py` reads, the shape of problems, and samples."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from app.api.samples import SAMPLES
 from app.api.schemas import ClassPatch, OnePictureIn, PicturesIn, Problem
 
 REF = "#/components/schemas/{model}"
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 RAW_PICTURE: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that can answer with these problems."""
-    problem = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": problem} for status in statuses}
-
-
 def install_openapi(app: FastAPI) -> None:
-    """Adds the shapes that bodies and problems refer to."""
+    """Adds the shapes that bodies and problems refer to, and the samples."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -31,7 +24,10 @@ def install_openapi(app: FastAPI) -> None:
             _, shapes = models_json_schema(
                 [(shape, "validation") for shape in (ClassPatch, OnePictureIn, PicturesIn, Problem)], ref_template=REF
             )
-            description["components"]["schemas"] |= shapes["$defs"]
+            schemas = description["components"]["schemas"]
+            schemas |= shapes["$defs"]
+            for name, sample in SAMPLES.items():
+                schemas[name]["examples"] = [sample]
             app.openapi_schema = description
         return app.openapi_schema
 

@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app import errors
-from app.api.openapi import PROBLEM_MEDIA_TYPE
 from app.api.schemas import Problem
 from app.errors import FirstsightError, Limit
+
+MEDIA_TYPE = "application/problem+json"
 
 # The nearest class in an error's ancestry decides. The name in `type` is for programs and never changes.
 PROBLEMS: Mapping[type[FirstsightError], tuple[int, str, str]] = {
@@ -28,7 +29,7 @@ PROBLEMS: Mapping[type[FirstsightError], tuple[int, str, str]] = {
     errors.NameTaken: (409, "name-taken", "The name is taken"),
     errors.VersionConflict: (412, "version-conflict", "The class has changed meanwhile"),
     errors.TooLarge: (413, "too-large", "The request or picture is too large"),
-    errors.UnsupportedPicture: (415, "unsupported-picture", "This is no known picture format"),
+    errors.UnsupportedPicture: (415, "unsupported-picture", "This format is not supported"),
     errors.InvalidInput: (422, "invalid-input", "The input breaks a rule"),
     errors.InvalidPicture: (422, "invalid-picture", "The picture cannot be used"),
     errors.ServiceFault: (500, "internal-error", "The service has a fault"),
@@ -58,8 +59,15 @@ def problem_response(error: FirstsightError) -> JSONResponse:
         problem.model_dump(exclude_none=True),
         status_code=problem.status,
         headers=_headers_of(error),
-        media_type=PROBLEM_MEDIA_TYPE,
+        media_type=MEDIA_TYPE,
     )
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route that can answer with these statuses has as its `responses`."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    titles = {wanted: [title for status, _, title in PROBLEMS.values() if status == wanted] for wanted in statuses}
+    return {status: {"description": "; ".join(titles[status]), "content": content} for status in statuses}
 
 
 def install_problem_handlers(app: FastAPI) -> None:

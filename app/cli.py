@@ -1,0 +1,88 @@
+"""The `firstsight` command."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from app.api.auth import Scope, create_key
+from app.errors import InvalidSettings
+from app.logs import configure_logs
+from app.main import create_app
+from app.server import Server
+from app.settings import Settings, read_settings, settings_page
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys, name="keys")
+
+
+@app.command()
+def serve() -> None:
+    """Run the service, with settings from FIRSTSIGHT_* variables (docs/settings.md)."""
+    with faults_told():
+        settings = read_settings()
+        configure_logs(level=settings.log_level, log_format=settings.log_format)
+        server = Server(
+            lambda give_up: create_app(settings, on_failed_start=give_up),
+            host=settings.host,
+            port=settings.port,
+            shutdown_timeout_s=settings.shutdown_timeout_s,
+        )
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn raises the signal again when all requests are answered; that is a good end
+    server.run()
+    if server.failed:
+        raise typer.Exit(1)
+
+
+@app.command("settings-page")
+def print_settings_page() -> None:
+    """Print docs/settings.md."""
+    typer.echo(settings_page(), nl=False)
+
+
+@app.command("openapi")
+def print_openapi() -> None:
+    """Print docs/openapi.json."""
+    typer.echo(json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False))
+
+
+@keys.command("create")
+def print_new_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="A name to know the key by, such as shop-app.")],
+    scope: Annotated[str, typer.Option(help="read, enrol (and read) or admin (everything).")] = "read",
+    file: Annotated[Path, typer.Option(envvar="FIRSTSIGHT_API_KEYS_FILE", help="The key file; made if need be.")] = Path(
+        "keys.json"
+    ),
+) -> None:
+    """Add an API key to the key file, and print it: this once, only its hash is kept."""
+    with faults_told():
+        if scope.upper() not in Scope.__members__:
+            raise InvalidSettings([f"--scope is read, enrol or admin, not {scope!r}"])
+        typer.echo(create_key(file, key_id=key_id, scope=Scope[scope.upper()]))
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """What can be put right with a sentence is told in one, without a traceback."""
+    try:
+        yield
+    except InvalidSettings as error:
+        typer.echo(error.detail, err=True)
+        raise typer.Exit(1) from None
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,244 @@
+"""Puts the service together: settings -> adapters -> use cases -> routes. The one file that knows every layer: the first to open.
+
+The port listens at once. What takes time (the networks, the store, fitting its classes to another model set) happens behind it,
+and `/readyz` says how far that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from fastapi import FastAPI
+
+from app import metrics
+from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
+from app.adapters.index_faiss import FaissIndex
+from app.adapters.model_set import read_model_set
+from app.adapters.networks import OnnxEmbedder
+from app.adapters.store_memory import MemoryStore
+from app.adapters.store_sqlite import SqliteStore
+from app.api import classes, classify, examples, info
+from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
+from app.api.auth import KeyRing
+from app.api.bodies import BodyLimits
+from app.api.dependencies import UseCases
+from app.api.edge import Edge
+from app.api.openapi import install_openapi
+from app.api.problems import install_problem_handlers
+from app.api.readiness import Readiness
+from app.api.schemas import InfoOut, LimitsOut
+from app.domain.model_set import ModelSet
+from app.domain.representatives import fit_class, no_synthesis
+from app.errors import FirstsightError
+from app.logs import logger
+from app.service.classes import Classes
+from app.service.classify import Classify
+from app.service.collection import Collection
+from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
+from app.service.enrol import Enrol
+from app.service.follow import Galleries
+from app.service.migrate import Migrate
+from app.service.pools import Deadline, Pools
+from app.service.ports import Embedder, Store, Synthesizer
+from app.settings import Settings
+
+log = logger(__name__)
+
+API_VERSION = "0.1"  # of the description in docs/openapi.json
+PIXELS_PER_MEGAPIXEL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """What reaches outside the process, opened. That each fits its seam is what the type checker proves here."""
+
+    model_set: ModelSet
+    embedder: Embedder
+    device: str  # that the networks run on
+    synthesize: Synthesizer
+    codec: PictureCodec
+    store: Store
+
+
+def open_adapters(settings: Settings) -> Adapters:
+    loaded = read_model_set(settings.models_dir)
+    # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
+    embedder = OnnxEmbedder(loaded.embedding_network, threads=1, device=settings.device)
+    return Adapters(
+        model_set=loaded.model_set,
+        embedder=embedder,
+        device=embedder.device,
+        synthesize=no_synthesis,
+        codec=picture_codec(settings),
+        store=open_store(settings.store),
+    )
+
+
+def picture_codec(settings: Settings) -> PictureCodec:
+    return PictureCodec(
+        decode=PictureDecoder(max_pixels=int(settings.max_image_megapixels * PIXELS_PER_MEGAPIXEL)),
+        encode_crop=partial(encode_crop, max_side_px=CROP_SIDE_PX),
+        decode_crop=decode_crop,
+        resize=resize,
+    )
+
+
+def open_store(address: str) -> Store:
+    kind, _, path = address.partition("://")
+    return MemoryStore() if kind == "memory" else SqliteStore(Path(path.removeprefix("/")))
+
+
+class Service:
+    """The use cases, wired to opened adapters, and what they run on."""
+
+    def __init__(self, settings: Settings, adapters: Adapters) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._version = software_version()
+        model_set, codec = adapters.model_set, adapters.codec
+        self._pools = pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._galleries = Galleries(
+            adapters.store,
+            make_index=FaissIndex,
+            networks=model_set.provenance.networks,
+            in_background=self._background.submit,
+        )
+        self._collection = collection = Collection(
+            store=adapters.store, galleries=self._galleries, pools=pools, keep_crops=settings.store_images == "crop"
+        )
+        crop_embedder = CropEmbedder(codec=codec, embedder=adapters.embedder, view_shares=model_set.view_shares)
+        fit = partial(fit_class, model_set=model_set, synthesize=adapters.synthesize)
+        self._migrate = Migrate(
+            store=adapters.store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance
+        )
+        self.use_cases = UseCases(
+            enrol=Enrol(
+                collection=collection,
+                pools=pools,
+                codec=codec,
+                crop_embedder=crop_embedder,
+                fit=fit,
+                limits=model_set.calibration.warnings,
+            ),
+            classify=Classify(collection=collection, pools=pools, codec=codec, embedder=adapters.embedder, model_set=model_set),
+            classes=Classes(collection=collection, pools=pools, fit=fit),
+        )
+
+    async def start(self, wait_for: Callable[[str], None]) -> None:
+        """Makes everything ready to answer. `wait_for` is told what comes next."""
+        await self._migrate(lambda done, total: wait_for(f"the new model set: {done} of {total} classes are fitted to it"))
+        wait_for("the index")
+        await self._pools.store(self._galleries.start, deadline=Deadline.never())
+        wait_for("a first picture through the networks")
+        side_px = self._adapters.embedder.side_px
+        await self._pools.infer(self._adapters.embedder, np.zeros((1, side_px, side_px, 3), np.uint8), deadline=Deadline.never())
+        metrics.watch_gallery(lambda: self._collection.served.gallery)
+
+    def describe(self) -> InfoOut:
+        settings, model_set, gallery = self._settings, self._adapters.model_set, self._collection.served.gallery
+        return InfoOut(
+            version=self._version,
+            model=model_set.id,
+            networks=model_set.provenance.networks,
+            calibration=model_set.provenance.calibration,
+            store=settings.store.partition(":")[0],
+            store_images=settings.store_images,
+            device=self._adapters.device,
+            classes=len(gallery),
+            gallery_version=gallery.version,
+            limits=LimitsOut(
+                max_body_bytes=settings.max_body_bytes,
+                max_json_bytes=settings.max_json_bytes,
+                max_image_megapixels=settings.max_image_megapixels,
+                max_images_per_request=settings.max_images_per_request,
+                max_concurrent_requests=settings.max_concurrent_requests,
+                request_timeout_s=settings.request_timeout_s,
+            ),
+        )
+
+    def close(self) -> None:
+        """Waits for what runs, then closes the store."""
+        self._pools.close()
+        self._background.shutdown(cancel_futures=True)
+        self._adapters.store.close()
+
+
+def create_app(
+    settings: Settings,
+    *,
+    open_adapters: Callable[[Settings], Adapters] = open_adapters,
+    on_failed_start: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The ASGI application. InvalidSettings for a key file of no use; `on_failed_start` is called for faults found later."""
+    readiness = Readiness()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as closing:
+            app.state.starting = starting = asyncio.create_task(start(app, closing))
+            yield
+            starting.cancel()
+            await asyncio.wait((starting,))
+
+    async def start(app: FastAPI, closing: ExitStack) -> None:
+        try:
+            readiness.wait_for("the networks and the store")
+            service = Service(settings, await asyncio.to_thread(open_adapters, settings))
+            closing.callback(service.close)
+            await service.start(readiness.wait_for)
+        except Exception as error:
+            # A fault that was foreseen says what to do; any other needs its traceback.
+            log.error("start failed", exc_info=not isinstance(error, FirstsightError), detail=str(error))
+            on_failed_start()
+            return
+        app.state.use_cases, app.state.describe = service.use_cases, service.describe
+        readiness.is_ready()
+        log.info("ready", **service.describe().model_dump(include={"version", "model", "store", "device", "classes"}))
+
+    app = FastAPI(
+        title="Firstsight",
+        summary="Show it a new brand or product once; from the next request on it is recognised in other pictures.",
+        version=API_VERSION,
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,  # operation ids: the handlers' names, not those and the paths
+        lifespan=lifespan,
+    )
+    app.state.readiness = readiness
+    app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
+    app.state.request_timeout_s = settings.request_timeout_s
+    for routes in (classify, examples, classes, info):
+        app.include_router(routes.router)
+    install_problem_handlers(app)
+    install_openapi(app)
+    app.add_middleware(AdmissionMiddleware, admission=Admission(admission_limits(settings)), readiness=readiness)
+    app.add_middleware(Edge)  # what is added last is outermost
+    return app
+
+
+def admission_limits(settings: Settings) -> AdmissionLimits:
+    return AdmissionLimits(
+        pictures=settings.max_concurrent_requests,
+        body_bytes=settings.max_body_bytes,
+        body_bytes_in_flight=settings.max_body_bytes_in_flight,
+        body_timeout_s=settings.body_timeout_s,
+        min_body_bytes_per_s=settings.min_body_bytes_per_s,
+    )
+
+
+def software_version() -> str:
+    try:
+        return version("firstsight")
+    except PackageNotFoundError:  # run from its sources, not installed
+        return "unknown"
