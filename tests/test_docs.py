@@ -1,0 +1,51 @@
+"""The documentation knows every setting, route, problem and series, and the generated pages are those of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from app import metrics
+from app.api import schemas
+from app.api.problems import PROBLEMS
+from app.api.samples import SAMPLES
+from app.main import create_app
+from docs.generate import generated_pages
+from tests.conftest import settings_for_tests
+
+DOCS = Path(__file__).parent.parent / "docs"
+API = (DOCS / "api.md").read_text()
+OPERATIONS = [
+    f"{method.upper()} {path}"
+    for path, methods in create_app(settings_for_tests()).openapi()["paths"].items()
+    for method in methods
+]
+
+
+@pytest.mark.parametrize("page", ["settings.md", "openapi.json"])
+def test_a_generated_page_is_that_of_the_code(page: str) -> None:
+    assert (DOCS / page).read_text() == generated_pages()[page], "run `make docs`"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_route_is_described(operation: str) -> None:
+    assert f"| `{operation}` |" in API
+
+
+@pytest.mark.parametrize(("status", "name"), sorted((status, name) for status, name, _ in PROBLEMS.values()))
+def test_every_problem_is_described_with_its_status(status: int, name: str) -> None:
+    assert f"| `{name}` | {status} |" in API
+
+
+@pytest.mark.parametrize("name", sorted(name for name, _ in metrics.series()))
+def test_every_series_is_described(name: str) -> None:
+    assert f"| `{name}` |" in API
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_has_its_shape(name: str) -> None:
+    shape: type[BaseModel] = getattr(schemas, name)
+
+    shape.model_validate(SAMPLES[name])
