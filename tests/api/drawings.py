@@ -1,0 +1,39 @@
+"""Pictures for the HTTP tests: bands of colour, which the fake network tells apart by where which colour is."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+Colour = tuple[int, int, int]
+RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)
+
+
+def drawing(*bands: Colour, side_px: int = 64, file_format: str = "PNG") -> bytes:
+    """Bands from top to bottom, with a grain so that the picture is not blank."""
+    rows = np.array_split(np.arange(side_px), len(bands))
+    pixels = np.empty((side_px, side_px, 3))
+    for colour, band in zip(bands, rows, strict=True):
+        pixels[band] = colour
+    pixels += np.random.default_rng(0).normal(0, 8, pixels.shape)
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, file_format)
+    return file.getvalue()
+
+
+ACME = drawing(RED, GREEN)
+ACME_AGAIN = drawing(RED, GREEN, side_px=80)
+OTHER = drawing(BLUE, YELLOW)
+STRANGE = drawing(GREEN, BLUE, RED, YELLOW)
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def form(*pictures: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """Multipart parts for httpx, a file each."""
+    return [("image", ("picture", data, "application/octet-stream")) for data in pictures]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from app.api.auth import KeyRing, Scope
+from app.cli import app
+from demo.server import serving
+from tests.model_sets import write_model_set
+
+run = CliRunner().invoke
+
+
+def serve(**settings: str) -> subprocess.CompletedProcess[str]:
+    """`firstsight serve` where it ends by itself."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTSIGHT_")}
+    environment |= {f"FIRSTSIGHT_{name}": value for name, value in {"PORT": "0", "STORE": "memory://", **settings}.items()}
+    return subprocess.run([sys.executable, "-m", "app.cli", "serve"], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_new_key_is_printed_once_and_works(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+
+    made = run(app, ["keys", "create", "shop-app", "--scope", "enrol", "--file", str(file)])
+
+    key = KeyRing(file).find(made.stdout.strip())
+    assert key is not None
+    assert (key.id, key.scope) == ("shop-app", Scope.ENROL)
+
+
+@pytest.mark.parametrize("arguments", [["a", "--scope", "root"], ["not a name"], ["taken"]])
+def test_a_key_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    file = tmp_path / "keys.json"
+    run(app, ["keys", "create", "taken", "--file", str(file)])
+    before = file.read_bytes()
+
+    refused = run(app, ["keys", "create", *arguments, "--file", str(file)])
+
+    assert refused.exit_code == 1
+    assert refused.output.startswith("Settings cannot be used:")
+    assert file.read_bytes() == before
+
+
+def test_wrong_settings_stop_the_start_by_name() -> None:
+    stopped = serve(PORT="http", DEVICE="tpu")
+
+    assert stopped.returncode == 1
+    assert "FIRSTSIGHT_PORT=http" in stopped.stderr
+    assert "FIRSTSIGHT_DEVICE=tpu" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_model_set_that_is_not_there_stops_the_start_by_its_file(tmp_path: Path) -> None:
+    stopped = serve(MODELS_DIR=str(tmp_path))
+
+    assert stopped.returncode == 1
+    assert "manifest.json" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_stop_is_a_good_end(tmp_path: Path) -> None:
+    models = write_model_set(tmp_path / "models")
+
+    with serving({"STORE": "memory://", "MODELS_DIR": str(models)}) as live:
+        assert live.http.get("/healthz").is_success
+        live.process.terminate()
+
+        assert live.process.wait(30) == 0

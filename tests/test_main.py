@@ -1,0 +1,116 @@
+"""The start: what it waits for, what stops it, what it takes up again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.adapters.store_memory import MemoryStore
+from app.errors import CorruptModelSet
+from app.main import Adapters, create_app, open_adapters, open_store
+from app.service.migrate import Migrate, Progress
+from app.settings import Settings
+from tests.api.drawings import ACME, form
+from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
+from tests.model_sets import write_model_set
+
+
+def waiting_beyond(step: str, client: TestClient) -> str:
+    """What the service waits for once it has passed a step of its start."""
+    while (waiting_for := client.get("/readyz").json()["waiting_for"]) in ("the start", step):
+        pass
+    return str(waiting_for)
+
+
+def test_the_port_answers_before_the_service_is_ready() -> None:
+    opened = threading.Event()
+
+    def open_slowly(settings: Settings) -> Adapters:
+        opened.wait()
+        return fake_adapters(settings)
+
+    with TestClient(create_app(settings_for_tests(), open_adapters=open_slowly)) as client:
+        ready, early, alive = client.get("/readyz"), client.get("/classes"), client.get("/healthz")
+        opened.set()
+        wait_for_start(client)
+        late = client.get("/classes")
+
+    assert (ready.status_code, ready.json()["ready"]) == (503, False)
+    assert "networks" in ready.json()["waiting_for"]
+    assert (early.status_code, early.headers["Retry-After"]) == (503, "1")
+    assert early.json()["type"] == "urn:firstsight:problem:starting"
+    assert (alive.status_code, late.status_code) == (200, 200)
+
+
+def test_a_fault_at_the_start_is_told_and_handed_on(logged: Logged) -> None:
+    given_up = threading.Event()
+
+    def open_nothing(settings: Settings) -> Adapters:
+        raise CorruptModelSet("manifest.json of the model set cannot be read.")
+
+    app = create_app(settings_for_tests(), open_adapters=open_nothing, on_failed_start=given_up.set)
+    with TestClient(app) as client:
+        wait_for_start(client)
+        assert client.get("/readyz").status_code == 503
+
+    told = next(line for line in logged() if line["event"] == "start failed")
+    assert given_up.is_set()
+    assert told["detail"] == "manifest.json of the model set cannot be read."
+    assert "exception" not in told  # the sentence says it all
+
+
+def test_what_was_enrolled_is_there_after_a_restart(make_client: MakeClient, tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'var' / 'firstsight.db'}"
+    with TestClient(
+        create_app(settings_for_tests(), open_adapters=lambda s: fake_adapters(s, store=open_store(address)))
+    ) as first:
+        wait_for_start(first)
+        first.post("/classes/acme/examples", files=form(ACME))
+        before = first.post("/classify", files=form(ACME)).json()
+
+    second = make_client(on_store=open_store(address))
+
+    assert second.post("/classify", files=form(ACME)).json() == before
+
+
+def test_a_start_that_is_stopped_half_way_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never_done(self: Migrate, report: Progress) -> None:
+        report(1, 3)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Migrate, "__call__", never_done)
+    with TestClient(create_app(settings_for_tests(), open_adapters=fake_adapters)) as client:
+        waiting_for = waiting_beyond("the networks and the store", client)
+
+    assert waiting_for == "the new model set: 1 of 3 classes are fitted to it"
+
+
+@pytest.mark.parametrize("slashes", ["sqlite:///", "sqlite:////"])
+def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slashes: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = tmp_path / "var" / "here.db"
+
+    open_store(slashes + ("var/here.db" if slashes == "sqlite:///" else str(wanted).lstrip("/"))).close()
+
+    assert wanted.exists()
+
+
+def test_the_memory_store_has_no_path() -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+
+
+def test_a_model_set_in_a_folder_is_opened_whole(tmp_path: Path) -> None:
+    settings = settings_for_tests(models_dir=write_model_set(tmp_path / "models"), device="cpu")
+
+    adapters = open_adapters(settings)
+
+    with TestClient(create_app(settings, open_adapters=lambda given: adapters)) as client:
+        wait_for_start(client)
+        client.post("/classes/acme/examples", files=form(ACME))
+        assert client.post("/classify", files=form(ACME)).json()["model"] == adapters.model_set.id

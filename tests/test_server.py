@@ -1,0 +1,150 @@
+"""Connections below the application, driven byte by byte on a clock that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from app.server import HEADER_TIMEOUT_S, MAX_HEADER_BYTES, Protocol
+
+HEAD = b"GET /healthz HTTP/1.1\r\nHost: here\r\n"
+
+
+class Timer:
+    def __init__(self, delay_s: float, call: Callable[[], None]) -> None:
+        self.delay_s, self.call, self.cancelled = delay_s, call, False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    """As much of an event loop as a connection needs before its application is called."""
+
+    def __init__(self) -> None:
+        self.timers: list[Timer] = []
+        self.requests = 0
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(delay_s, call))
+        return self.timers[-1]
+
+    def create_task(self, request: Any) -> asyncio.Future[None]:
+        self.requests += 1
+        request.close()
+        return asyncio.Future(loop=asyncio.new_event_loop())
+
+    def pass_s(self, seconds: float) -> None:
+        for timer in self.timers:
+            if not timer.cancelled and timer.delay_s <= seconds:
+                timer.call()
+
+
+class Wire(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+
+class Connection:
+    def __init__(self) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None: ...
+
+        self.loop, self.wire = Loop(), Wire()
+        config = uvicorn.Config(application, http=Protocol, ws="none", log_config=None)
+        self.protocol = Protocol(config, ServerState(), {}, _loop=self.loop)
+        self.protocol.connection_made(self.wire)
+
+    def receive(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.protocol.data_received(piece)
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+def test_headers_that_do_not_end_in_time_close_the_connection(connection: Connection) -> None:
+    connection.receive(HEAD[:10], HEAD[10:])
+
+    connection.loop.pass_s(HEADER_TIMEOUT_S)
+
+    assert connection.wire.closed
+
+
+def test_a_connection_that_never_says_anything_is_closed(connection: Connection) -> None:
+    connection.loop.pass_s(HEADER_TIMEOUT_S)
+
+    assert connection.wire.closed
+
+
+def test_headers_that_end_are_no_longer_timed(connection: Connection) -> None:
+    connection.receive(HEAD, b"\r\n")
+
+    connection.loop.pass_s(HEADER_TIMEOUT_S)
+
+    assert connection.loop.requests == 1
+    assert not connection.wire.closed
+
+
+def test_headers_that_grow_without_end_are_refused(connection: Connection) -> None:
+    line = b"X-Filler: " + b"x" * 1000 + b"\r\n"
+
+    connection.receive(HEAD, *[line] * (MAX_HEADER_BYTES // len(line) + 1))
+
+    assert connection.wire.closed
+    assert problem_in(connection.wire.written)["limit"] == MAX_HEADER_BYTES
+
+
+def test_a_long_body_is_not_counted_as_headers(connection: Connection) -> None:
+    connection.receive(b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 200000\r\n\r\n", b"x" * 200_000)
+
+    assert connection.loop.requests == 1
+    assert connection.wire.written == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS to a port without
+        b"GET\r\n\r\n",
+        "GET /classes/café HTTP/1.1\r\nHost: here\r\n\r\n".encode(),
+        b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_a_problem_too(connection: Connection, sent: bytes) -> None:
+    connection.receive(sent)
+
+    assert connection.wire.written.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"x-request-id: " in connection.wire.written
+    assert problem_in(connection.wire.written)["type"] == "urn:firstsight:problem:malformed-request"
+    assert connection.wire.closed
+
+
+def problem_in(written: bytes) -> dict[str, Any]:
+    head, _, body = written.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    problem: dict[str, Any] = json.loads(body)
+    return problem
