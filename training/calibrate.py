@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -46,7 +48,7 @@ class Config:
     models: Path = field(default=Path("models"), metadata={"help": "folder with embedding.onnx; the manifest is written there"})
     target_far: float = field(default=1e-3, metadata={"help": "share of foreign pictures that one class may accept"})
     cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
-    classes: int = field(default=0, metadata={"help": "use only so many classes of each kind; 0: all"})
+    classes: int = field(default=400, metadata={"help": "of each rendered pack; half are enrolled, half are foreign"})
     commit: str = field(default="", metadata={"help": "of the code that trained the network, for the manifest"})
     seed: int = 0
 
@@ -61,11 +63,18 @@ class CalibrationClass:
 
 
 @dataclass(frozen=True)
+class Enrolled:
+    """A calibration class embedded: what `fit_class` is given, and what is asked."""
+
+    examples: list[Example]
+    asked: FloatArray  # (ASKED, d)
+
+
+@dataclass(frozen=True)
 class Measured:
     """Similarities of calibration classes enrolled with `shots` pictures each."""
 
     shots: int
-    representatives: list[FloatArray]
     own: np.ndarray  # (classes, ASKED): of a class's asked pictures to the class
     asked: np.ndarray  # (classes, ASKED, classes): of all asked pictures to all classes
     foreign: np.ndarray  # (pictures, classes)
@@ -108,15 +117,23 @@ def photographed_classes(config: Config) -> Iterator[CalibrationClass]:
 
 
 class Enroller:
-    """Enrols and asks as the service does."""
+    """Embeds as the service does: one thread a picture, as many pictures at once as there are cores."""
 
     def __init__(self, embedder: OnnxEmbedder, view_shares: Sequence[float] = VIEW_SHARES) -> None:
         self.embedder, self.view_shares = embedder, view_shares
+        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def embed(self, pictures: Sequence[PixelArray]) -> FloatArray:
-        return self.embedder(np.stack([self._square(picture) for picture in pictures])).embedding
+        """Pictures (h, w, 3) of any size -> (n, d)."""
+        return np.concatenate(list(self._pool.map(self._embed_one, pictures)))
 
-    def example(self, picture: PixelArray) -> Example:
+    def enrol(self, one: CalibrationClass) -> Enrolled:
+        return Enrolled([self._example(picture) for picture in one.support], self.embed(one.asked))
+
+    def _embed_one(self, picture: PixelArray) -> FloatArray:
+        return self.embedder(resize(picture, self.embedder.side_px)[np.newaxis]).embedding
+
+    def _example(self, picture: PixelArray) -> Example:
         height, width = picture.shape[:2]
         boxes = view_boxes(width, height, self.view_shares)
         views = self.embed([crop(picture, box) for box in boxes]).astype(np.float64)
@@ -124,23 +141,19 @@ class Enroller:
         identity = hashlib.sha256(picture.tobytes()).hexdigest()[:32]
         return Example(identity, boxes[0], mean.astype(np.float32), max(0.0, 1 - float((views @ mean).mean())))
 
-    def _square(self, picture: PixelArray) -> PixelArray:
-        return resize(picture, self.embedder.side_px)
 
-
-def measure(classes: Sequence[CalibrationClass], foreign: FloatArray, cohort: FloatArray, enroller: Enroller) -> list[Measured]:
-    """The same classes enrolled with each number of shots; embeddings are computed once."""
-    examples = [[enroller.example(picture) for picture in one.support] for one in classes]
-    asked = np.stack([enroller.embed(one.asked) for one in classes])  # (classes, ASKED, d)
-    found = []
+def measure(classes: Sequence[Enrolled], foreign: FloatArray, cohort: FloatArray) -> list[Measured]:
+    """The same classes enrolled with each number of shots."""
+    asked, found = np.stack([one.asked for one in classes]), []  # (classes, ASKED, d)
+    model_set = placeholder_model_set(cohort)
     for shots in SHOTS:
-        model_set = placeholder_model_set(cohort)
-        kept = [fit_class(some[:shots], model_set=model_set, synthesize=no_synthesis).representatives for some in examples]
+        models = [fit_class(one.examples[:shots], model_set=model_set, synthesize=no_synthesis) for one in classes]
+        kept = [model.representatives for model in models]
         similar = np.stack([(asked @ rows.T).max(-1) for rows in kept], -1)  # (classes, ASKED, classes)
         background = np.stack([(cohort @ rows.T).max(1) for rows in kept], 1)  # (cohort, classes)
         own = similar[np.arange(len(classes)), :, np.arange(len(classes))]
         outside = np.stack([(foreign @ rows.T).max(1) for rows in kept], 1)
-        found.append(Measured(shots, kept, own, similar, outside, background.mean(0), background.std(0)))
+        found.append(Measured(shots, own, similar, outside, background.mean(0), background.std(0)))
     return found
 
 
@@ -208,24 +221,28 @@ def fit_ambiguous_margin(found: Sequence[tuple[np.ndarray, ...]]) -> float:
     return round(float(gap[order][good[0] + 50 if len(good) else -1]), 4)
 
 
-def similarity_limits(classes: Sequence[CalibrationClass], measured: Sequence[Measured], enroller: Enroller) -> dict[str, float]:
-    """Limits of the warnings about similarity: each is a quantile of what honest enrolments show."""
-    five = max(SHOTS)
-    honest, repeated = [], []
+def similarity_limits(classes: Sequence[Enrolled], repeated: np.ndarray, single: Measured) -> dict[str, float]:
+    """Limits of the warnings about similarity, each a quantile of what honest enrolments show.
+
+    `repeated` are similarities of a photograph to itself cropped a little tighter, `single` is measured at one shot.
+    """
+    best_of_own = []
     for one in classes:
-        embedded = np.stack([enroller.example(picture).embedding for picture in one.support[1:five]])
-        sims = embedded @ embedded.T - 2 * np.eye(len(embedded))
-        honest.append(sims.max(1))
-        tight = one.asked[0][3:-3, 3:-3]  # the same photograph, cropped a little tighter
-        pair = enroller.embed([one.asked[0], tight])
-        repeated.append(float(pair[0] @ pair[1]))
-    single = measured[0]
-    others = single.asked[:, 0, :][~np.eye(len(classes), dtype=bool)]
+        embedded = np.stack([example.embedding for example in one.examples[1:]])  # without the clean mark: photographs only
+        best_of_own.append((embedded @ embedded.T - 2 * np.eye(len(embedded))).max(1))
+    between_classes = single.asked[:, 0, :][~np.eye(len(classes), dtype=bool)]
     return {
         "near_duplicate": round(float(np.quantile(repeated, 0.1)), 3),
-        "unlike_class": round(float(np.quantile(np.concatenate(honest), 0.05)), 3),
-        "closer_to_other": round(float(np.quantile(others, 0.9995)), 3),
+        "unlike_class": round(float(np.quantile(np.concatenate(best_of_own), 0.05)), 3),
+        "closer_to_other": round(float(np.quantile(between_classes, 0.9995)), 3),
     }
+
+
+def similarities_of_repeats(classes: Sequence[CalibrationClass], enroller: Enroller) -> np.ndarray:
+    """Of the first asked picture of each class to itself, cropped by 3 pixels on each side."""
+    whole = enroller.embed([one.asked[0] for one in classes])
+    tighter = enroller.embed([one.asked[0][3:-3, 3:-3] for one in classes])
+    return np.asarray((whole * tighter).sum(1))
 
 
 def placeholder_model_set(cohort: FloatArray) -> ModelSet:
@@ -235,11 +252,7 @@ def placeholder_model_set(cohort: FloatArray) -> ModelSet:
     return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
 
 
-def fit(
-    config: Config, classes: Sequence[CalibrationClass], foreign: FloatArray, cohort: FloatArray, enroller: Enroller
-) -> Calibration:
-    measured = measure(classes, foreign, cohort, enroller)
-    limits = WarningLimits(**PICTURE_LIMITS, **similarity_limits(classes, measured, enroller))
+def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> Calibration:
     factor = fit_cohort_factor(measured, config.target_far)
     lower = fit_cohort_factor(measured, min(10 * config.target_far, 0.5))
     sd = float(np.mean([each.cohort_sd.mean() for each in measured]))
@@ -263,7 +276,7 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
         limits = thresholds(each, calibration)
         accepted = float((each.own >= limits[:, None]).mean())
         foreign = float((each.foreign >= limits).mean())
-        any_of = [f"{count}: {float((each.foreign[:, :count] >= limits[:count]).any(1).mean()):.3f}" for count in (10, 100, 1000)]
+        any_of = [f"{count}: {float((each.foreign[:, :count] >= limits[:count]).any(1).mean()):.3f}" for count in (10, 100, 200)]
         print(
             f"{each.shots} shots: threshold {limits.mean():.3f} ± {limits.std():.3f}, own pictures accepted {accepted:.3f}, "
             f"foreign by one class {foreign:.5f}, by any of {', '.join(any_of)}"
@@ -323,16 +336,18 @@ PACKS = ["brand-marks", "package-fronts", "mini-imagenet", *CLASS_PACKS, *BOX_PA
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Fit the calibration and write the manifest.")
     torch.manual_seed(config.seed)
-    embedder = OnnxEmbedder((config.models / "embedding.onnx").read_bytes(), threads=2)
+    embedder = OnnxEmbedder((config.models / "embedding.onnx").read_bytes())
     enroller = Enroller(embedder)
     scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX).pixels.float() / 255
     cohort = make_cohort(config, enroller, scenes)
     classes = [one for pack in ("brand-marks", "package-fronts") for one in rendered_classes(config, pack, scenes)]
-    enrolled, others = classes[::2], classes[1::2]
-    enrolled += list(photographed_classes(config))
+    enrolled, others = classes[::2] + list(photographed_classes(config)), classes[1::2]
     order = np.random.default_rng(config.seed).permutation(len(enrolled))  # so that the first 10 or 100 are of all kinds
     enrolled = [enrolled[position] for position in order]
+    embedded = [enroller.enrol(one) for one in enrolled]
     foreign = np.concatenate([read_foreign(config, enroller), enroller.embed([one.asked[0] for one in others])])
-    calibration = fit(config, enrolled, foreign, cohort, enroller)
+    measured = measure(embedded, foreign, cohort)
+    limits = similarity_limits(embedded, similarities_of_repeats(enrolled, enroller), measured[0])
+    calibration = fit(config, measured, WarningLimits(**PICTURE_LIMITS, **limits))
     write_model_set(config, calibration, cohort, embedder)
     print(json.dumps(asdict(calibration), indent=2))
