@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -50,8 +51,21 @@ _version = Gauge("firstsight_version", "Version of the gallery that is served.",
 _ready = Gauge("firstsight_ready", "1 when the service is ready to answer, else 0.", registry=_REGISTRY)
 
 
+# (stage, seconds) of the request that is being answered; threads append to it.
+_of_request: ContextVar[list[tuple[str, float]] | None] = ContextVar("stages of the request", default=None)
+
+
+def begin_stages() -> list[tuple[str, float]]:
+    """The list to which all stages observed from here on, in this context and its copies, are also added."""
+    stages: list[tuple[str, float]] = []
+    _of_request.set(stages)
+    return stages
+
+
 def observe_stage(stage: str, seconds: float) -> None:
     _stage_seconds.labels(stage).observe(seconds)
+    if (stages := _of_request.get()) is not None:
+        stages.append((stage, seconds))
 
 
 def observe_request(*, method: str, route: str, status: int, seconds: float) -> None:

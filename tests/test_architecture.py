@@ -24,7 +24,6 @@ ALLOWED = {
     "app.main": ("app",),
     "app.cli": ("app",),
     "app.server": ("app.api", "app.errors"),
-    "app.server": ("app.api", "app.errors"),
     "app.api": ("app.api", "app.service", "app.domain", "app.errors", *LEAVES),
     "app.service": ("app.service", "app.domain", "app.errors", *LEAVES),
     "app.adapters": ("app.adapters", "app.domain", "app.errors", *LEAVES),

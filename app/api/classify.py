@@ -27,6 +27,7 @@ async def classify(query: Annotated[ClassifyParameters, Query()], call: CallDep)
     classes = class_names(query.classes)
     answer = await call.use_cases.classify(upload, top_k=query.top_k, classes=classes, deadline=call.deadline())
     metrics.count_outcome(answer.outcome)
+    call.note_outcome(answer.outcome)
     return AnswerOut.of(answer)
 
 

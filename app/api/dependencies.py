@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from app.api.admission import Ticket
 from app.api.bodies import BodyLimits, read_json, read_picture, read_pictures
-from app.domain.values import Upload, class_name_of
+from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
 from app.service.classes import Classes
 from app.service.classify import Classify
@@ -54,6 +54,10 @@ class Call:
 
     async def json(self, shape: type[Shape]) -> Shape:
         return await read_json(self._request, shape, self._limits)
+
+    def note_outcome(self, outcome: Outcome) -> None:
+        """For the line in the log."""
+        self._request.state.outcome = outcome
 
     def deadline(self) -> Deadline:
         """Counts from now: ask for it when the body is there, since how long that takes is up to the client's line."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
@@ -99,8 +100,9 @@ async def _run(pool: ThreadPoolExecutor, work: Callable[[*Arguments], Result], *
         deadline.check()
         return work(*args)
 
-    # Cancelling the awaiting task cancels the pool's future, which then never starts if it has not yet.
-    return await asyncio.get_running_loop().run_in_executor(pool, start)
+    # Cancelling the awaiting task cancels the pool's future, which then never starts if it has not yet. The context goes along,
+    # so that the stages are counted to their request.
+    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, start)
 
 
 async def _in_time(running: Awaitable[Result], deadline: Deadline) -> Result:

@@ -57,6 +57,23 @@ def test_a_request_is_one_line_that_names_the_route_and_not_the_class(logged: Lo
     assert line["ms"] >= 0
 
 
+def test_the_line_of_a_classification_has_its_stages_and_its_outcome(logged: Logged, client: TestClient) -> None:
+    client.post("/classify", files=form(ACME))
+
+    line = next(line for line in logged() if line.get("route") == "/classify")
+    assert line["outcome"] == "unknown"
+    assert {"queue_ms", "decode_ms", "embed_ms", "search_ms", "decide_ms"} <= line.keys()
+    assert line["decode_ms"] + line["embed_ms"] <= line["ms"]
+
+
+def test_the_stages_of_one_request_are_not_those_of_another(logged: Logged, client: TestClient) -> None:
+    client.post("/classify", files=form(ACME))
+    client.get("/classes")
+
+    line = next(line for line in logged() if line.get("route") == "/classes")
+    assert not any(name.endswith("_ms") for name in line)
+
+
 def test_probes_are_not_logged(logged: Logged, client: TestClient) -> None:
     client.get("/healthz", headers={"X-Request-Id": "my-id"})
 
