@@ -1,6 +1,7 @@
 """Who may come in, decided on the headers: a refusal costs no body, no decoding and no queue, and takes less than a millisecond.
 
-An admitted body is counted as it arrives, and has to arrive at a pace. When the client leaves, its work is cancelled.
+How many megapixels a body holds is not known before it is read; its declared bytes stand for them. An admitted body is counted as
+it arrives, and has to arrive at a pace. When the client leaves, its work is cancelled.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SAFE_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)  # what may go from a c
 CLIENT_LEFT = 499  # nginx' word for it; only ever in log and metrics
 # How long, and how much of, a refused body is read off and dropped: enough for a slow line, and for a client that looks for an
 # answer only when it has sent everything.
-LINGER_S = 10.0
+LINGER_S = 5.0
 LINGER_BYTES = 64 * 2**20
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app import errors
 from app.api.schemas import Problem
@@ -39,6 +40,7 @@ PROBLEMS: Mapping[type[FirstsightError], tuple[int, str, str]] = {
     errors.StoreUnavailable: (503, "store-unavailable", "The store cannot be reached"),
 }
 
+METHODS = ("DELETE", "GET", "PATCH", "POST")
 UNEXPECTED = errors.ServiceFault("Something went wrong here. The request id is in the X-Request-Id header and in the log.")
 STORE_RETRY_AFTER_S = 5
 
@@ -56,7 +58,7 @@ def problem_of(error: FirstsightError) -> Problem:
 def problem_response(error: FirstsightError) -> JSONResponse:
     problem = problem_of(error)
     return JSONResponse(
-        problem.model_dump(exclude_none=True),
+        problem.model_dump(),
         status_code=problem.status,
         headers=_headers_of(error),
         media_type=MEDIA_TYPE,
@@ -103,9 +105,19 @@ def _error_of(request: Request, raised: Exception) -> FirstsightError:
         case HTTPException(status_code=HTTPStatus.NOT_FOUND):
             return errors.UnknownRoute(request.url.path)
         case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
-            return errors.MethodNotAllowed(request.method, allowed=(raised.headers or {}).get("Allow", "others"))
+            return errors.MethodNotAllowed(request.method, allowed=", ".join(_offered_methods(request)))
         case _:  # the framework could not read the request
             return errors.MalformedRequest(str(getattr(raised, "detail", raised)))
+
+
+def _offered_methods(request: Request) -> list[str]:
+    """All that the path offers; the framework's own Allow names those of the first route only."""
+    scope = dict(request.scope)
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _row(error: FirstsightError) -> tuple[int, str, str]:

@@ -229,6 +229,10 @@ class AnswerOut(Outgoing):
         )
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Problem(Outgoing):
     """An error, as RFC 9457 has it."""
 
@@ -236,8 +240,8 @@ class Problem(Outgoing):
     title: str
     status: int
     detail: str = Field(description="What is wrong here, and what to change.")
-    field: str | None = Field(default=None, description="The field or parameter it is about.")
-    limit: Limit | None = Field(default=None, description="The limit that was passed.")
+    field: str | None = Field(default=None, description="The field or parameter it is about.", exclude_if=_is_none)
+    limit: Limit | None = Field(default=None, description="The limit that was passed.", exclude_if=_is_none)
 
 
 class AnsweredItem(AnswerOut):

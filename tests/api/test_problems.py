@@ -59,11 +59,14 @@ def test_errors_of_the_framework_are_problems_too(client: TestClient, method: st
     assert problem["detail"]
 
 
-def test_a_method_that_is_not_offered_is_told_which_are(client: TestClient) -> None:
-    response = client.put("/classify")
+@pytest.mark.parametrize(
+    ("path", "offered"), [("/classify", "POST"), ("/classes/acme", "DELETE, GET, PATCH"), ("/classes/acme/examples", "GET, POST")]
+)
+def test_a_method_that_is_not_offered_is_told_which_are(client: TestClient, path: str, offered: str) -> None:
+    response = client.put(path)
 
-    assert response.headers["Allow"] == "POST"
-    assert response.json()["limit"] == "POST"
+    assert response.headers["Allow"] == offered
+    assert response.json()["limit"] == offered
 
 
 def test_a_store_that_cannot_keep_is_a_503_that_says_so(make_client: MakeClient) -> None:
