@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from app.errors import InvalidSettings
 from app.logs import configure_logs
 from app.main import create_app
 from app.server import Server
-from app.settings import Settings, read_settings, settings_page
+from app.settings import read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -37,31 +36,18 @@ def serve() -> None:
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,
         )
-    signal.signal(signal.SIGTERM, _exit)  # uvicorn raises the signal again when all requests are answered; that is a good end
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, _exit)  # uvicorn raises it again when all requests are answered, and that is a good end
     server.run()
     if server.failed:
         raise typer.Exit(1)
-
-
-@app.command("settings-page")
-def print_settings_page() -> None:
-    """Print docs/settings.md."""
-    typer.echo(settings_page(), nl=False)
-
-
-@app.command("openapi")
-def print_openapi() -> None:
-    """Print docs/openapi.json."""
-    typer.echo(json.dumps(create_app(Settings()).openapi(), indent=2, ensure_ascii=False))
 
 
 @keys.command("create")
 def print_new_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="A name to know the key by, such as shop-app.")],
     scope: Annotated[str, typer.Option(help="read, enrol (and read) or admin (everything).")] = "read",
-    file: Annotated[Path, typer.Option(envvar="FIRSTSIGHT_API_KEYS_FILE", help="The key file; made if need be.")] = Path(
-        "keys.json"
-    ),
+    file: Annotated[Path, typer.Option(envvar="FIRSTSIGHT_API_KEYS_FILE", help="Made if need be.")] = Path("keys.json"),
 ) -> None:
     """Add an API key to the key file, and print it: this once, only its hash is kept."""
     with faults_told():

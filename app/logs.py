@@ -31,6 +31,7 @@ def configure_logs(*, level: str, log_format: LogFormat, stream: TextIO | None =
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(least)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # warns of every form that is none: the caller is told
 
 
 def logger(name: str) -> FilteringBoundLogger:

@@ -181,7 +181,7 @@ def settings_page() -> str:
     return (
         "# Settings\n\n"
         "Environment variables, read once at the start; an empty one counts as not set. A wrong value or an unknown name stops\n"
-        "the start with a message naming it. This page is made by `firstsight settings-page`.\n\n"
+        "the start with a message naming it. This page is made by `make docs`.\n\n"
         f"| variable | default | what it does |\n| --- | --- | --- |\n{rows}\n"
     )
 

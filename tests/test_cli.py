@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +64,12 @@ def test_a_model_set_that_is_not_there_stops_the_start_by_its_file(tmp_path: Pat
     assert "Traceback" not in stopped.stderr
 
 
-def test_a_stop_is_a_good_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_a_good_end(tmp_path: Path, stop: signal.Signals) -> None:
     models = write_model_set(tmp_path / "models")
 
     with serving({"STORE": "memory://", "MODELS_DIR": str(models)}) as live:
         assert live.http.get("/healthz").is_success
-        live.process.terminate()
+        live.process.send_signal(stop)
 
         assert live.process.wait(30) == 0
