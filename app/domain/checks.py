@@ -1,7 +1,7 @@
 """What a person should know about an example: measures on pixels, dense maps and similarities, and the warnings made of them.
 
 A warning never refuses anything. Its limits belong to the model set, not to this file: the manifest's calibration fills
-`WarningLimits`, and `python -m training.warning_limits` measures those that can be measured without a class.
+`WarningLimits`, and `python -m training.evaluate.warning_limits` measures those that can be measured without a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLAT_VARIANCE = 1.0  # squared grey levels: less is a blank picture, whose noise
 class WarningLimits:
     too_small_px: int  # shorter side of the box; fewer are warned about
     blurred: float  # sharpness; less is warned about
-    several_things: float  # disagreement of the dense map; more is warned about
+    several_things: float  # disagreement of the quarters; more is warned about
     near_duplicate: float  # similarity to another example of the class; this or more is warned about
     unlike_class: float  # best similarity to the other examples of the class; less is warned about
     closer_to_other: float  # similarity to another class; warned about from here on, where the own class is not nearer
@@ -63,17 +63,20 @@ def sharpness(pixels: PixelArray) -> float:
 
 
 def disagreement(dense: FloatArray) -> float:
-    """How little the cells of a dense map (rows, columns, channels) agree: 1 - mean cosine of two cells drawn by their length.
+    """How little the quarters of a picture have in common, by its dense map (rows, columns, channels), at least 2 x 2.
 
-    0 when all point the same way, towards 1 when they have nothing in common: one thing fills its picture with its own features,
-    several things each pull their own cells.
+    1 - mean cosine between the summed features of two quarters: 0 when one thing fills the picture, 1 when the quarters have
+    nothing in common. Single cells differ too much within one thing to tell: `training/evaluate/warning_limits.py`.
     """
-    cells = dense.reshape(-1, dense.shape[-1]).astype(np.float64)  # (rows * columns, channels)
-    lengths = float(np.linalg.norm(cells, axis=1).sum())
-    if lengths == 0.0:
+    rows, columns = dense.shape[0] // 2, dense.shape[1] // 2
+    parts = (dense[:rows, :columns], dense[:rows, columns:], dense[rows:, :columns], dense[rows:, columns:])
+    quarters = np.stack([part.sum(axis=(0, 1), dtype=np.float64) for part in parts])  # (4, channels)
+    lengths = np.linalg.norm(quarters, axis=1)
+    if lengths.min() == 0.0:
         return 0.0
-    # Weighting each unit vector by its length gives back the vector itself, so all pairs at once are one squared sum.
-    return 1.0 - float(np.square(cells.sum(axis=0)).sum()) / lengths**2
+    directions = quarters / lengths[:, None]
+    # All 16 pairs at once are one squared sum, 4 of them a quarter with itself.
+    return 1.0 - float(np.square(directions.sum(axis=0)).sum() - 4) / 12
 
 
 def _too_small(picture: Picture, limits: WarningLimits) -> ExampleWarning | None:

@@ -72,18 +72,23 @@ def test_a_blank_a_tiny_and_a_very_thin_picture_have_no_sharpness() -> None:
     assert sharpness(noise(8, 4000)) == 0
 
 
-def test_cells_that_point_the_same_way_agree_whatever_their_length() -> None:
+def test_quarters_that_point_the_same_way_agree_whatever_their_length() -> None:
     dense = ONE_THING * np.arange(1, 17, dtype=np.float32).reshape(4, 4, 1)
 
     assert disagreement(dense) == pytest.approx(0, abs=1e-9)
 
 
-def test_two_halves_with_nothing_in_common_disagree_by_half() -> None:
-    # Two cells drawn at random are of different halves, with cosine 0, half of the time.
+def test_two_halves_with_nothing_in_common_disagree_in_four_pairs_of_six() -> None:
     dense = np.zeros((4, 4, 2), np.float32)
     dense[:, :2, 0] = dense[:, 2:, 1] = 3
 
-    assert disagreement(dense) == pytest.approx(0.5)
+    assert disagreement(dense) == pytest.approx(4 / 6)
+
+
+def test_what_differs_only_inside_of_the_quarters_does_not_disagree() -> None:
+    checkers = np.eye(2, dtype=np.float32)[np.indices((4, 4)).sum(axis=0) % 2]  # (4, 4, 2)
+
+    assert disagreement(checkers) == pytest.approx(0, abs=1e-9)
 
 
 def test_an_empty_map_agrees() -> None:
@@ -111,12 +116,11 @@ def test_a_smooth_picture_is_warned_about_as_blurred() -> None:
 
 
 def test_a_map_that_disagrees_is_warned_about_as_several_things() -> None:
-    corners = np.zeros((2, 2, 4), np.float32)
-    corners.reshape(4, 4)[:] = np.eye(4)  # four cells with nothing in common: 1 - 4/16
+    apart = np.eye(4, dtype=np.float32).reshape(2, 2, 4)
 
-    (warning,) = picture_warnings(picture_of(noise()), corners, LIMITS)
+    (warning,) = picture_warnings(picture_of(noise()), apart, LIMITS)
 
-    assert (warning.code, warning.value, warning.limit) == (WarningCode.SEVERAL_THINGS, 0.75, 0.5)
+    assert (warning.code, warning.value, warning.limit) == (WarningCode.SEVERAL_THINGS, 1.0, 0.5)
 
 
 def test_every_fault_of_a_picture_is_told() -> None:
