@@ -59,8 +59,16 @@ def oriented(orientation: int, file_format: str = "JPEG", size: tuple[int, int] 
 
 def swapped_profile() -> bytes:
     """The sRGB profile with red and blue exchanged: what it is applied to shows that it was."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    return profile.replace(b"rXYZ", b"swap").replace(b"bXYZ", b"rXYZ").replace(b"swap", b"bXYZ")
+    return _srgb_profile().replace(b"rXYZ", b"swap").replace(b"bXYZ", b"rXYZ").replace(b"swap", b"bXYZ")
+
+
+def linear_profile() -> bytes:
+    """The sRGB profile with the exponent of its curve, 2.4, made 1."""
+    return _srgb_profile().replace(b"\0\x02\x66\x66", b"\0\x01\0\0")
+
+
+def _srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def animated(file_format: str, frames: int = 3) -> bytes:
@@ -95,6 +103,23 @@ def deep_grey_png(sample: int, *, transparent: int | None = None) -> bytes:
 def deep_colour_png(samples: tuple[int, int, int]) -> bytes:
     """16 x 16 pixels of one colour of 16 bits a channel."""
     return png_of(16, 16, bits=16, colour_type=2, rows=(b"\0" + struct.pack(">HHH", *samples) * 16) * 16)
+
+
+def png_of_broken_exif() -> bytes:
+    """EXIF as ImageMagick writes it into text, in hexadecimal digits, that are none."""
+    exif = png_chunk(b"tEXt", b"Raw profile type exif\0\nexif\n4\nnone\n")
+    return png_of(16, 16, bits=8, colour_type=0, rows=(b"\0" + b"\x78" * 16) * 16, extra=exif)
+
+
+def tiff_of_strips(count: int) -> bytes:
+    """16 x 16 grey pixels, one row a strip, and a list of `count` strips all the same."""
+    pixels_at = 8 + 2 + 12 * 9 + 4
+    offsets_at, counts_at = pixels_at + 16, pixels_at + 16 + 4 * count
+    single = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in single.items()]
+    entries += [struct.pack("<HHII", 273, 4, count, offsets_at), struct.pack("<HHII", 279, 4, count, counts_at)]
+    lists = struct.pack("<I", pixels_at) * count + struct.pack("<I", 16) * count
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + b"".join(sorted(entries)) + b"\0\0\0\0" + b"\x78" * 16 + lists
 
 
 def tiff(entries: dict[int, int], pixels: bytes) -> bytes:

@@ -67,7 +67,8 @@ class PictureDecoder:
 
     def __init__(self, *, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        # Pillow knows these limits for a whole process only.
+        # Pillow knows these limits for a whole process only. Twice the first, it does not even open; WebP allocates on opening.
+        Image.MAX_IMAGE_PIXELS = max_pixels
         PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT_BYTES
         # Its own reader lists the strips of an uncompressed TIFF in Python: a second and 250 MiB for 5 MB of them.
         TiffImagePlugin.READ_LIBTIFF = True
@@ -80,7 +81,7 @@ class PictureDecoder:
             return self._decode(open_format(_MeteredBytes(data)), box=box, wanted_px=wanted_px, field=field)
         except FirstsightError:
             raise
-        except Image.DecompressionBombError as error:  # sizes so large that Pillow does not even open them
+        except Image.DecompressionBombError as error:
             raise self._too_large(field) from error
         except Exception as error:  # Pillow documents no exceptions: broken files raise whatever broke
             raise InvalidPicture(f"The picture cannot be decoded: {str(error) or type(error).__name__}.", field=field) from error

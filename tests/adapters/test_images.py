@@ -67,6 +67,12 @@ def test_a_file_in_crumbs_is_given_up_before_its_end(name: str) -> None:
         decode(make())
 
 
+def test_strips_that_a_tiff_has_no_rows_for_are_not_read() -> None:
+    picture = decode(pictures.tiff_of_strips(pictures.CRUMBS))
+
+    assert_colours(quarters(picture.pixels), [(120, 120, 120)] * 4, tolerance=0)
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_a_picture_cut_off_anywhere_is_refused(file_format: str) -> None:
     data = encoded(noise(), file_format)
@@ -122,6 +128,13 @@ def test_a_small_box_in_a_large_picture_is_not_shrunk() -> None:
 
     assert picture.pixels.shape == (90, 120, 3)
     assert (picture.width, picture.height) == (1600, 800)
+
+
+def test_a_box_that_ends_between_decoded_pixels_has_them_all() -> None:
+    # 1000 x 500 decoded at an eighth is 125 x 63; 801 x 401 of it is 100.1 x 50.5.
+    picture = decode(encoded(drawing(1000, 500), "JPEG"), box=Box(0, 0, 801, 401), wanted_px=100)
+
+    assert picture.pixels.shape == (51, 101, 3)
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 97, 64), Box(-1, 0, 20, 20), Box(90, 60, 20, 20), Box(0, 0, 7, 20), Box(0, 0, 0, 0)])
@@ -207,9 +220,10 @@ def test_the_embedded_profile_is_applied() -> None:
 
 
 def test_the_profile_of_a_grey_picture_may_be_one_of_colours() -> None:
-    tagged = encoded(Image.new("L", (16, 16), 120), icc_profile=pictures.swapped_profile())
+    tagged = encoded(Image.new("L", (16, 16), 120), icc_profile=pictures.linear_profile())
 
-    assert_colours(quarters(decode(tagged).pixels), [(120, 120, 120)] * 4, tolerance=2)
+    # By hand: (120/255 + 0.055) / 1.055 = 0.498 of the light, which sRGB writes as 1.055 * 0.498 ** (1/2.4) - 0.055 = 0.734.
+    assert_colours(quarters(decode(tagged).pixels), [(187, 187, 187)] * 4, tolerance=2)
 
 
 def test_a_broken_profile_is_ignored() -> None:
@@ -224,6 +238,7 @@ def test_broken_exif_is_ignored() -> None:
         picture = decode(encoded(drawing(), "JPEG", exif=exif))
 
         assert_colours(quarters(picture.pixels), [RED, GREEN, BLUE, YELLOW])
+    assert_colours(quarters(decode(pictures.png_of_broken_exif()).pixels), [(120, 120, 120)] * 4, tolerance=0)
 
 
 def test_an_unknown_orientation_is_upright() -> None:
