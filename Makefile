@@ -18,7 +18,10 @@ INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) in
 INSTALL_FIRSTSIGHT = $(INSTALL) --no-deps --no-build-isolation --editable .
 TORCH = $(shell sed -n 's/^    "\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
-.PHONY: help serve demo test check format bench docs lock train-embedding
+# Folder with the data packs, for training and measuring.
+DATA ?= data
+
+.PHONY: help serve demo test check format bench docs lock train-embedding train-model-set train-report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +50,18 @@ bench: $(VENV)/dev  ## ratios and costs, side by side in one run; writes bench/r
 docs: $(VENV)/dev  ## write again the pages that are made from the code
 	$(BIN)/python -m docs.generate
 
-train-embedding: $(VENV)/dev  ## train the embedding network; ARGS="--help" says how
-	$(BIN)/python -m training embedding $(ARGS)
+train-embedding: $(VENV)/dev  ## train the embedding network on the packs in DATA; again to go on; ARGS="--help" says how
+	$(BIN)/python -m training embedding --data $(DATA) $(ARGS)
+
+train-model-set: $(VENV)/dev  ## what was trained -> models/: ONNX, calibration, manifest
+	$(BIN)/python -m training export
+	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
+
+train-report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
+	for task in flickrlogos27-dev/1 flickrlogos27-dev/5 grozi120-dev/1 grozi120-dev/5 grocery-store/1; do \
+		$(BIN)/python -m training evaluate --data $(DATA) --pack $${task%/*} --shots $${task#*/} || exit 1; \
+	done
+	$(BIN)/python -m training report
 
 # Universal: one file for Python 3.11 to 3.13 on any system. No registry's address is in it, and no torch: which build of torch is
 # right depends on the machine.

@@ -8,6 +8,7 @@ import sys
 STAGES = {
     "embedding": "training.backbone",
     "export": "training.export",
+    "warning-limits": "training.evaluate.warning_limits",
     "calibrate": "training.calibrate",
     "evaluate": "training.evaluate.few_shot",
     "served": "training.evaluate.served",

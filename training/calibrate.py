@@ -283,7 +283,7 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
         )
 
 
-# Limits on the picture itself; how they were measured: `python -m training.warning_limits`.
+# Limits on the picture itself; how they were measured: `python -m training warning-limits`.
 PICTURE_LIMITS = {"too_small_px": 24, "blurred": 0.02, "several_things": 0.75}
 
 

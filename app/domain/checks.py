@@ -1,7 +1,7 @@
 """What a person should know about an example: measures on pixels, dense maps and similarities, and the warnings made of them.
 
 A warning never refuses anything. Its limits belong to the model set, not to this file: the manifest's calibration fills
-`WarningLimits`, and `python -m training.evaluate.warning_limits` measures those that can be measured without a class.
+`WarningLimits`, and `python -m training warning-limits` measures those that can be measured without a class.
 """
 
 from __future__ import annotations

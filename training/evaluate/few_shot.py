@@ -1,6 +1,6 @@
 """Few-shot accuracy of several arms on one committed episode list, with paired intervals.
 
-    python -m training evaluate --data DIR --pack flickrlogos27-dev --shots 1 --out docs/accuracy/flickrlogos27-dev-1shot.json
+    python -m training evaluate --data DIR --pack flickrlogos27-dev --shots 1
 
 Plain protocol for every arm: one view a picture, cosine to the mean of the supports; accuracy is the mean over classes. Each run
 of the command scores a set once; the output counts how often.
@@ -33,7 +33,7 @@ class Config:
         default="shipped,teacher,hog,histogram,random", metadata={"help": "the first is compared with each other one"}
     )
     episodes: int = field(default=0, metadata={"help": "use only the first so many; 0: all of the list"})
-    out: Path = field(default=Path("runs/evaluation.json"), metadata={"help": "JSON with every figure"})
+    results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
 
 
 def read_pictures(items: Sequence[episodes.AskedItem]) -> list[Image.Image]:
@@ -91,6 +91,7 @@ def _numbers(interval: Interval) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Few-shot accuracy with paired intervals.")
     result = evaluate(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(config.out.read_text())["times_scored"] if config.out.exists() else 0
-    config.out.write_text(json.dumps(result | {"times_scored": before + 1}, indent=2) + "\n")
+    config.results.mkdir(parents=True, exist_ok=True)
+    out = config.results / f"{config.pack}-{config.shots}shot.json"
+    before = json.loads(out.read_text())["times_scored"] if out.exists() else 0
+    out.write_text(json.dumps(result | {"times_scored": before + 1}, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Accuracy as a user meets it: through HTTP, with the service's own views, class models, thresholds and decisions.
 
     make serve &                                    # with an empty store: FIRSTSIGHT_STORE=memory://
-    python -m training served --data DIR --pack flickrlogos27-dev --shots 1 --out docs/accuracy/served-flickr-1shot.json
+    python -m training served --data DIR --pack flickrlogos27-dev --shots 1
 
 Each episode enrols its supports under fresh names, asks every query with a filter on them, and deletes them. Besides top-1 it
 counts what the service answered: right and wrong matches, doubtful, unknown; and matches on foreign pictures.
@@ -35,7 +35,7 @@ class Config:
     episodes: int = field(default=10, metadata={"help": "the first so many of the committed list"})
     foreign: str = field(default="caltech101-dev", metadata={"help": "pack whose pictures are of nothing enrolled"})
     foreign_count: int = field(default=200, metadata={"help": "asked in each episode"})
-    out: Path = field(default=Path("runs/served.json"), metadata={"help": "JSON with every figure"})
+    results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
 
 
 def as_png(picture: Image.Image) -> bytes:
@@ -114,5 +114,5 @@ def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Accuracy through the API.")
     result = evaluate(config)
     print(json.dumps(result, indent=2))
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(result, indent=2) + "\n")
+    config.results.mkdir(parents=True, exist_ok=True)
+    (config.results / f"served-{config.pack}-{config.shots}shot.json").write_text(json.dumps(result, indent=2) + "\n")

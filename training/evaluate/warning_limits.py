@@ -1,6 +1,6 @@
 """Measures the limits of the warnings about a picture alone: too small, blurred, several things.
 
-    python -m training.evaluate.warning_limits --data DIR --models models
+    python -m training warning-limits --data DIR
 
 Five minutes on one core. Three measurements on training packs, each of what is good against what should be warned about:
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import sys
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -168,7 +167,3 @@ def main(arguments: list[str]) -> None:
         "several_things": round(several_things(config, things, embedder), 3),
     }
     print(json.dumps(limits))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,0 +1,63 @@
+"""Calibration finds what was put in, and the model set it writes is one that the service reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra `training` is not installed")
+
+import onnx  # noqa: E402
+
+from app.adapters.model_set import read_model_set  # noqa: E402
+from tests.training.packs import draw_training_packs, photograph, write_zip  # noqa: E402
+from training import backbone, calibrate, export  # noqa: E402
+
+
+def measured(foreign: np.ndarray) -> calibrate.Measured:
+    classes = foreign.shape[1]
+    own = np.full((classes, calibrate.ASKED), 0.9)
+    asked = np.full((classes, calibrate.ASKED, classes), 0.1)
+    return calibrate.Measured(1, own, asked, foreign, np.zeros(classes), np.ones(classes))
+
+
+def test_the_cohort_factor_lets_the_stated_share_of_foreign_pictures_pass() -> None:
+    foreign = np.random.default_rng(0).normal(size=(5000, 20))  # in standard deviations of the cohort
+    factor = calibrate.fit_cohort_factor([measured(foreign)], 0.01)
+    assert factor == pytest.approx(2.326, abs=0.05)  # the 99th percentile of the normal distribution
+
+
+def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for shots in (1, 5):
+        margin = rng.uniform(-0.5, 0.5, 20_000)
+        log_odds = (8 + 2 * np.log(shots)) * margin + 0.5 - 0.25 * np.log(shots)
+        right = rng.random(20_000) < 1 / (1 + np.exp(-log_odds))
+        found.append((np.full(20_000, shots), margin, right, np.full(20_000, np.inf)))
+    assert calibrate.fit_probability(found) == pytest.approx((8, 2, 0.5, -0.25), abs=0.3)
+
+
+def test_the_ambiguous_margin_is_where_the_better_of_two_is_right_nine_times_in_ten() -> None:
+    gap = np.linspace(0, 1, 10_000)
+    right = np.random.default_rng(0).random(10_000) < np.minimum(1.0, 0.5 + gap)  # 0.9 at a gap of 0.4
+    found = [(np.ones(10_000), np.zeros(10_000), right, gap)]
+    assert calibrate.fit_ambiguous_margin(found) == pytest.approx(0.4, abs=0.15)
+
+
+def test_a_calibrated_model_set_is_read_by_the_service(tmp_path: Path) -> None:
+    packs, models = tmp_path / "packs", tmp_path / "models"
+    draw_training_packs(packs)
+    for pack in ("caltech101-dev", "imagenet-1-per-class"):
+        write_zip(packs / pack / "images.zip", {f"train/x/{number}.webp": photograph(number) for number in range(8)})
+    models.mkdir()
+    torch.manual_seed(0)
+    onnx.save(export.to_onnx(backbone.tiny_backbone().eval(), 64), str(models / "embedding.onnx"))
+
+    calibrate.main(["--data", str(packs), "--models", str(models), "--cohort", "12", "--target-far", "0.1"])
+
+    loaded = read_model_set(models)
+    assert loaded.model_set.calibration.target_far == 0.1
+    assert loaded.model_set.cohort.shape == (12, 16)
