@@ -72,13 +72,13 @@ def _srgb_profile() -> bytes:
 
 
 def animated(file_format: str, frames: int = 3) -> bytes:
-    others = [Image.new("RGB", (96, 64), (10 * number, 0, 0)) for number in range(1, frames)]
+    others = [Image.new("RGB", (96, 64), (number % 256, number // 256, 255)) for number in range(1, frames)]
     return encoded(drawing(), file_format, save_all=True, append_images=others)
 
 
-def progressive_jpeg(scans: int) -> bytes:
+def progressive_jpeg(scans: int, image: Image.Image | None = None) -> bytes:
     """A progressive JPEG whose last scan is repeated: every repetition costs a whole pass over the picture."""
-    jpeg = encoded(drawing(), "JPEG", progressive=True)
+    jpeg = encoded(image or drawing(), "JPEG", progressive=True)
     end_of_image = jpeg[-2:]
     last_scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last_scan * (scans - jpeg.count(b"\xff\xda")) + end_of_image

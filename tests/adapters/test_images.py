@@ -213,8 +213,11 @@ def test_grey_bilevel_and_palette_become_colour(mode: str) -> None:
     assert quarters(picture.pixels) == [(0, 0, 0), WHITE] * 2
 
 
-def test_the_embedded_profile_is_applied() -> None:
-    tagged = encoded(Image.new("RGB", (16, 16), (255, 0, 0)), icc_profile=pictures.swapped_profile())
+@pytest.mark.parametrize(
+    ("file_format", "mode"), [("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("WEBP", "RGB"), ("TIFF", "RGB")]
+)
+def test_the_embedded_profile_is_applied(file_format: str, mode: str) -> None:
+    tagged = encoded(Image.new(mode, (16, 16), (255, 0, 0)), file_format, quality=95, icc_profile=pictures.swapped_profile())
 
     assert_colours(quarters(decode(tagged).pixels), [(0, 0, 255)] * 4, tolerance=2)
 
