@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +82,18 @@ def test_a_picture_cut_off_anywhere_is_refused(file_format: str) -> None:
     for percent in range(1, 100):
         with pytest.raises((InvalidPicture, UnsupportedPicture)):
             decode(data[: len(data) * percent // 100])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_damage_anywhere_is_a_picture_or_a_refusal(file_format: str) -> None:
+    whole = encoded(drawing(), file_format)
+    draw = np.random.default_rng(0)
+
+    for _ in range(200):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[draw.integers(0, len(damaged), 4)] = draw.integers(0, 256, 4)
+        with suppress(CallerError):
+            assert decode(damaged.tobytes()).pixels.shape[2] == 3
 
 
 def test_a_progressive_picture_cut_off_anywhere_is_refused() -> None:
