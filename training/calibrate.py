@@ -284,7 +284,7 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
 
 
 # Limits on the picture itself; how they were measured: `python -m training warning-limits`.
-PICTURE_LIMITS = {"too_small_px": 24, "blurred": 0.02, "several_things": 0.75}
+PICTURE_LIMITS = {"too_small_px": 32, "blurred": 0.035, "several_things": 0.41}
 
 
 def read_foreign(config: Config, enroller: Enroller) -> FloatArray:
