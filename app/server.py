@@ -96,6 +96,7 @@ class Server(uvicorn.Server):
                 log_config=None,  # logs.py has configured them
                 access_log=False,  # the edge writes the line
                 server_header=False,
+                proxy_headers=False,  # nobody here asks for the client's address
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=shutdown_timeout_s,

@@ -106,7 +106,7 @@ bearer = HTTPBearer(auto_error=False, description="An API key, where the service
 def needs(scope: Scope) -> Any:
     """The dependency of a route that asks for a key of this scope, where the service runs with keys."""
 
-    def check(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> None:
+    async def check(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> None:
         keys: KeyRing | None = request.app.state.keys
         if keys is None:
             return
