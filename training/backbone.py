@@ -173,6 +173,21 @@ class Backbone(nn.Module):
         return F.normalize(self.centre(self.project(features)).float()), features, dense
 
 
+def colour_histogram(pictures: Tensor) -> Tensor:
+    """Shares of 12 hues x 4 saturations x 4 values, square-rooted: RGB in 0 to 255 (n, 3, s, s) -> unit length (n, 192)."""
+    red, green, blue = F.avg_pool2d(pictures, 2).flatten(2).unbind(1)  # (n, pixels) each
+    value = torch.maximum(torch.maximum(red, green), blue)
+    range_ = value - torch.minimum(torch.minimum(red, green), blue)
+    divisor = range_.clamp(min=1e-3)
+    sixths = torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4)
+    sixths = torch.where(value == red, (green - blue) / divisor, sixths)  # -1 to 5, red at 0
+    hue = torch.where(sixths < 0, sixths + 6, sixths) / 6
+    bins = (hue * 12).floor().clamp(max=11) * 16 + (range_ / value.clamp(min=1e-3) * 4).floor().clamp(max=3) * 4
+    bins = bins + (value / 64).floor().clamp(max=3)
+    kinds = torch.arange(192, device=pictures.device, dtype=bins.dtype)
+    return (bins[:, None] == kinds[None, :, None]).float().mean(2).clamp(min=1e-12).sqrt()
+
+
 def tiny_backbone() -> Backbone:
     """The same graph at a size that tests can afford."""
     return Backbone(dim=16, widths=(8, 16, 16), blocks=1, features=32)

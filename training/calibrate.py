@@ -38,15 +38,15 @@ SHOTS = (1, 2, 5)
 ASKED = 3  # pictures asked of each calibration class
 GALLERY = 20  # classes enrolled together when probabilities are fitted
 CANVAS_PX = 128  # side at which pictures are rendered
-VIEW_SHARES = (0.85,)  # of the support views; docs/experiments.md, "Support views"
-PREPROCESSING = "uint8 RGB stretched to a square; (x - 127.5) / 64 inside the network"
+VIEW_SHARES = ()  # no crops beside the whole picture: docs/experiments.md, "support views"
+PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the network"
 
 
 @dataclass(frozen=True)
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
     models: Path = field(default=Path("models"), metadata={"help": "folder with embedding.onnx; the manifest is written there"})
-    target_far: float = field(default=1e-3, metadata={"help": "share of foreign pictures that one class may accept"})
+    target_far: float = field(default=2e-4, metadata={"help": "share of foreign pictures that one class may accept"})
     cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
     classes: int = field(default=400, metadata={"help": "of each rendered pack; half are enrolled, half are foreign"})
     commit: str = field(default="", metadata={"help": "of the code that trained the network, for the manifest"})

@@ -22,9 +22,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import run
-from training.backbone import Backbone
+from training.backbone import Backbone, colour_histogram
 
 OPSET = 17
+# Of the colour histogram in a similarity: the most that costs plain renders of unseen marks two points at most;
+# docs/experiments.md, "colour beside what was learnt".
+COLOUR_WEIGHT = 0.3
 WORST_COSINE_DISTANCE = 1e-3  # between torch and ONNX Runtime, over pictures
 SMALL = 256  # elements; smaller constants stay fp32: they weigh nothing, and some are exponents and epsilons
 
@@ -37,14 +40,21 @@ class Config:
 
 
 class Served(nn.Module):
-    """uint8 (n, side, side, 3) RGB -> embedding (n, d), features (n, f), dense map (n, rows, columns, channels)."""
+    """uint8 (n, side, side, 3) RGB -> embedding (n, d), features (n, f), dense map (n, rows, columns, channels).
+
+    The embedding is what was learnt and, beside it, a plain colour histogram: training makes the network forget colour, because
+    marks come in any, and products are told apart by it. A similarity is the weighted sum of both cosines.
+    """
 
     def __init__(self, network: Backbone) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        embedding, features, dense = self.network(pictures.permute(0, 3, 1, 2).float())
+        planes = pictures.permute(0, 3, 1, 2).float()
+        learnt, features, dense = self.network(planes)
+        colour = colour_histogram(planes)
+        embedding = torch.cat([(1 - COLOUR_WEIGHT) ** 0.5 * learnt, COLOUR_WEIGHT**0.5 * colour], 1)
         return embedding, features, dense.permute(0, 2, 3, 1)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="the extra `training` is not installed")
 
 from tests.training.packs import draw_training_packs  # noqa: E402
 from training import backbone  # noqa: E402
+from training.evaluate.arms import histogram  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,11 @@ def test_supervised_contrast_of_two_tight_far_pairs_is_nearly_zero() -> None:
     embedding = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
     assert backbone.supervised_contrast(embedding, torch.tensor([0, 0, 1, 1])) < 1e-6
     assert backbone.supervised_contrast(embedding, torch.tensor([0, 1, 0, 1])) > 10
+
+
+def test_the_colour_histogram_is_the_one_that_pillow_would_make() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
+    planes = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float()
+    found = backbone.colour_histogram(planes)[0].numpy()
+    assert float(found @ histogram([picture])[0]) > 0.97  # Pillow rounds hue and saturation to a byte first

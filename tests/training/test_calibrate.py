@@ -60,4 +60,4 @@ def test_a_calibrated_model_set_is_read_by_the_service(tmp_path: Path) -> None:
 
     loaded = read_model_set(models)
     assert loaded.model_set.calibration.target_far == 0.1
-    assert loaded.model_set.cohort.shape == (12, 16)
+    assert loaded.model_set.cohort.shape == (12, 16 + 192)

@@ -40,7 +40,7 @@ def test_the_service_can_run_what_is_exported(network: backbone.Backbone) -> Non
     pictures = export.probe_pictures(SIDE_PX, count=3)
     found = embedder(pictures)
     assert embedder.side_px == SIDE_PX
-    assert found.embedding.shape == (3, 16)
+    assert found.embedding.shape == (3, 16 + 192)
     assert found.dense.shape == (3, 4, 4, 32)
     assert np.allclose(np.linalg.norm(found.embedding, axis=1), 1, atol=1e-5)
 

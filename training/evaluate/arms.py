@@ -12,6 +12,7 @@ from PIL import Image
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder
 from training.backbone import Backbone
+from training.export import Served
 from training.teacher import TEACHER, Teacher
 
 Arm = Callable[[Sequence[Image.Image]], np.ndarray]  # RGB pictures of any size -> (n, d) unit length
@@ -66,16 +67,16 @@ def shipped(models: Path) -> Arm:
 
 
 def random_weights(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """The same network before training, its norms fitted to the pictures: what architecture and colour give alone."""
+    """What ships before it was trained, its norms fitted to the pictures: what architecture and colour give alone."""
     torch.manual_seed(0)
-    network, x = Backbone(), torch.from_numpy(squares(pictures, 96)).permute(0, 3, 1, 2).float()
+    network, squared = Served(Backbone()), torch.from_numpy(squares(pictures, 96))
     with torch.no_grad():
         for norm in (module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
             norm.momentum = None  # plain averages over what follows
-        for part in x[torch.randperm(len(x))[:512]].split(128):
+        for part in squared[torch.randperm(len(squared))[:512]].split(128):
             network(part)
         network.eval()
-        return unit(torch.cat([network(part)[0] for part in x.split(128)]).numpy())
+        return unit(torch.cat([network(part)[0] for part in squared.split(128)]).numpy())
 
 
 def teacher(folder: Path) -> Arm:

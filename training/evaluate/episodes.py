@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +95,19 @@ def draw(wanted: EpisodeSet, pack: Path, *, seed: int = 2026) -> dict[str, objec
     items = items_of(pack)
     near = near_frames(items)
     asked_classes = {item.class_name for item in items if item.may_ask}
-    names = sorted({item.class_name for item in items if item.may_support} & asked_classes)
+    photographs = {(item.class_name, item.photograph) for item in items if item.may_support}
+    enough = Counter(class_name for class_name, _ in photographs)
+    names = sorted(name for name in asked_classes if enough[name] >= wanted.shots)
     rng = np.random.default_rng(seed + wanted.shots)
     supports = []
     for _ in range(wanted.episodes):
         episode = []
         for name in names:
             positions = [p for p, item in enumerate(items) if item.class_name == name and item.may_support]
-            photographs: dict[str, int] = {}
+            chosen: dict[str, int] = {}
             for position in rng.permutation(positions):
-                photographs.setdefault(items[position].photograph, int(position))
-            episode.append(list(photographs.values())[: wanted.shots])
+                chosen.setdefault(items[position].photograph, int(position))
+            episode.append(list(chosen.values())[: wanted.shots])
         supports.append(episode)
     return {"pack": wanted.pack, "items": _hash_of(items), "near_frames": near, "classes": names, "supports": supports}
 
