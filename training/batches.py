@@ -22,8 +22,8 @@ CLASS_PACKS = (
     "fod-a-crops-dev", "vehicle-logos-dev",
 )  # fmt: skip
 BOX_PACKS = ("multidomain-det-dev", "freiburg-groceries-dev", "toplogo10-dev")
-# Print keeps its colours: inverting or tinting a package makes another package of it.
-FRONTS = replace(render.TRAIN, p_invert=0.0, p_grey=0.05, p_tint=0.0, p_cylinder=0.4, scale=(0.7, 1.5))
+# Print keeps its colours: inverting or tinting a package makes another package of it, and products are told apart by colour.
+FRONTS = replace(render.TRAIN, p_invert=0.0, p_grey=0.0, p_tint=0.0, p_cylinder=0.4, scale=(0.7, 1.5), colour=0.1)
 # Near-square photographs that look the same mirrored; print, signs and coins do not.
 FLIPPABLE = ("mini-imagenet/", "tiny-imagenet-dev/", "object-views-dev/eth80", "imagenet-1-per-class/")
 # In the rules of the data folder's README, or generic: one name for many products.

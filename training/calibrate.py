@@ -46,7 +46,7 @@ PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the 
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
     models: Path = field(default=Path("models"), metadata={"help": "folder with embedding.onnx; the manifest is written there"})
-    target_far: float = field(default=2e-4, metadata={"help": "share of foreign pictures that one class may accept"})
+    target_far: float = field(default=5e-4, metadata={"help": "share of foreign pictures that one class may accept"})
     cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
     classes: int = field(default=400, metadata={"help": "of each rendered pack; half are enrolled, half are foreign"})
     commit: str = field(default="", metadata={"help": "of the code that trained the network, for the manifest"})

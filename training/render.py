@@ -51,7 +51,7 @@ PLAIN = RenderSpec(
 )  # fmt: skip
 TRAIN = RenderSpec(
     scale=(0.55, 1.4), rotation_sd=11, shear_sd=0.14, perspective_sd=0.15, shift=0.25, stretch=(0.0, 1.0), p_flat=0.4, light=0.35,
-    contrast=(0.45, 1.3), p_resample=0.5, p_occluder=0.35, noise=0.06, colour=0.3, strength=(0.0, 1.0),
+    contrast=(0.45, 1.3), p_resample=0.5, p_occluder=0.35, noise=0.06, colour=0.2, strength=(0.0, 1.0),
 )  # fmt: skip
 
 
@@ -213,9 +213,9 @@ class ViewSpec:
     aspect: Range = (0.75, 4 / 3)
     rotation_sd: float = 6.0
     p_flip: float = 0.5
-    p_grey: float = 0.1
+    p_grey: float = 0.02
     p_occluder: float = 0.25
-    appearance: RenderSpec = replace(TRAIN, contrast=(0.6, 1.3), p_resample=0.2, colour=0.3)
+    appearance: RenderSpec = replace(TRAIN, contrast=(0.7, 1.25), p_resample=0.3, colour=0.1)
 
 
 def photograph_views(photographs: Tensor, may_flip: Tensor, side_px: int, spec: ViewSpec) -> Tensor:
