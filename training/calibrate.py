@@ -218,7 +218,8 @@ def fit_ambiguous_margin(found: Sequence[tuple[np.ndarray, ...]]) -> float:
         return 0.02
     share_right = np.convolve(right[order], np.ones(100) / 100, "valid")
     good = np.flatnonzero(share_right >= 0.9)
-    return round(float(gap[order][good[0] + 50 if len(good) else -1]), 4)
+    limit = gap[order][good[0] + 50 if len(good) else -1]
+    return round(max(0.0, float(limit)), 4)  # the class over its own threshold by most need not be the most similar
 
 
 def similarity_limits(classes: Sequence[Enrolled], repeated: np.ndarray, single: Measured) -> dict[str, float]:

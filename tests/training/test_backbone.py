@@ -108,4 +108,4 @@ def test_the_colour_histogram_is_the_one_that_pillow_would_make() -> None:
     picture = Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST)
     planes = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float()
     found = backbone.colour_histogram(planes)[0].numpy()
-    assert float(found @ histogram([picture])[0]) > 0.97  # Pillow rounds hue and saturation to a byte first
+    assert float(found @ histogram([picture])[0]) > 0.95  # Pillow rounds hue and saturation to a byte first
