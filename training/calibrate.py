@@ -326,7 +326,7 @@ def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray
         },
         "cohort": described("cohort.npy"),
         "calibration": asdict(calibration),
-        "training": {"command": "make train-embedding export-embedding", "commit": config.commit, "packs": PACKS},
+        "training": {"command": "make train-embedding train-model-set", "commit": config.commit, "packs": PACKS},
     }
     (config.models / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
