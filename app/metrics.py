@@ -40,7 +40,7 @@ _outcomes = Counter(
 )
 _refusals = Counter(
     "firstsight_refusals_total",
-    "Requests refused before their body was read, by reason: Starting, Overloaded, TooLarge, MalformedRequest.",
+    "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, DeadlinePassed.",
     ["reason"],
     registry=_REGISTRY,
 )

@@ -16,10 +16,15 @@ from app.errors import MalformedRequest
 
 HEADER_TIMEOUT_S = 10.0  # from the first byte of a request, or from the connection, to the end of its headers
 MAX_HEADER_BYTES = 64 * 1024  # h11's limit; httptools has none
+HEADER_FRAME_BYTES = len(b": \r\n")
 # Longer than a proxy keeps an idle connection (nginx: 60 s), so that our end never closes one that it has just chosen.
 KEEP_ALIVE_S = 75
 # Connections that wait to be accepted. Few, so that when the loop cannot keep up the kernel refuses at once.
 BACKLOG = 128
+
+
+class HeadersTooLong(Exception):
+    """Stops httptools, which has no other way; the answer is out by then."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -28,7 +33,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._headers_due: asyncio.TimerHandle | None = None  # None while no headers are awaited
-        self._header_bytes = 0
+        self._header_bytes = 0  # read since the last body, or the begin of a message
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -44,15 +49,25 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._stop_awaiting_headers()
+        # Counted as parsed: the read in which they began, which may be all of them, is not in the other count.
+        if len(self.url) + sum(len(name) + len(value) + HEADER_FRAME_BYTES for name, value in self.headers) > MAX_HEADER_BYTES:
+            self._refuse_headers()
+            raise HeadersTooLong  # ends the parser
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_due is not None:  # else it is a trailer behind the body, which nobody here asks for
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._header_bytes = 0
+        super().on_body(body)
+
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._headers_due is None:
-            return
         self._header_bytes += len(data)
+        super().data_received(data)
         if self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse(MalformedRequest(f"The headers have more than {MAX_HEADER_BYTES} bytes.", limit=MAX_HEADER_BYTES))
+            self._refuse_headers()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(MalformedRequest("This is no HTTP/1.1 request. Is all but ASCII in its path and query percent-encoded?"))
@@ -67,7 +82,12 @@ class Protocol(HttpToolsProtocol):
             self._headers_due.cancel()
             self._headers_due = None
 
+    def _refuse_headers(self) -> None:
+        self._refuse(MalformedRequest(f"The headers have more than {MAX_HEADER_BYTES} bytes.", limit=MAX_HEADER_BYTES))
+
     def _refuse(self, error: MalformedRequest) -> None:
+        if self.transport.is_closing():  # it has been
+            return
         # Below the application, so the response is written by hand.
         response = problem_response(error)
         response.headers["X-Request-Id"] = uuid4().hex

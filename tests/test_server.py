@@ -118,6 +118,53 @@ def test_headers_that_grow_without_end_are_refused(connection: Connection) -> No
     assert problem_in(connection.wire.written)["limit"] == MAX_HEADER_BYTES
 
 
+TOO_LONG = b"X-Filler: " + b"x" * MAX_HEADER_BYTES + b"\r\n"
+
+
+@pytest.mark.parametrize("begun", [b"", HEAD], ids=["in one piece", "begun before"])
+def test_too_many_headers_are_refused_however_they_come(connection: Connection, begun: bytes) -> None:
+    connection.receive(*[begun] * bool(begun), HEAD.removeprefix(begun) + TOO_LONG + b"\r\n")
+
+    assert connection.loop.requests == 0
+    assert connection.wire.closed
+    assert connection.wire.written.count(b"HTTP/1.1 400") == 1
+    assert problem_in(connection.wire.written)["limit"] == MAX_HEADER_BYTES
+
+
+def test_too_many_headers_are_refused_behind_a_body_that_came_with_them(connection: Connection) -> None:
+    first = b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000
+
+    connection.receive(first + HEAD + TOO_LONG + b"\r\n")
+
+    assert connection.loop.requests == 1
+    assert connection.wire.closed
+
+
+def test_as_many_headers_as_are_allowed_are_read_in_one_piece(connection: Connection) -> None:
+    filler = b"X-Filler: " + b"x" * (MAX_HEADER_BYTES - len(HEAD) - len(b"X-Filler: \r\n\r\n")) + b"\r\n"
+
+    connection.receive(HEAD + filler + b"\r\n")
+
+    assert connection.loop.requests == 1
+    assert not connection.wire.closed
+
+
+CHUNKS = b"POST /classify HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000 + b"0\r\n"
+
+
+def test_trailers_without_end_are_refused(connection: Connection) -> None:
+    connection.receive(CHUNKS, b"X-Filler: ", *[b"x" * 1000] * (MAX_HEADER_BYTES // 1000 + 1))
+
+    assert connection.wire.closed
+
+
+def test_trailers_are_read_over_and_not_kept(connection: Connection) -> None:
+    connection.receive(CHUNKS, b"X-Signed: yes\r\n\r\n")
+
+    assert not connection.wire.closed
+    assert [name for name, _ in connection.protocol.headers] == [b"host", b"transfer-encoding"]
+
+
 def test_a_long_body_is_not_counted_as_headers(connection: Connection) -> None:
     connection.receive(b"POST /classify HTTP/1.1\r\nHost: here\r\nContent-Length: 200000\r\n\r\n", b"x" * 200_000)
 

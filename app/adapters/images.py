@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
@@ -164,13 +165,14 @@ def _format_of(data: bytes, field: str) -> type[ImageFile]:
     for signature, image_class in FORMATS:
         if signature.match(data):
             return image_class
-    raise UnsupportedPicture(f"This is no picture that can be read: it is not a {FORMAT_NAMES} file.", field=field)
+    raise UnsupportedPicture(
+        f"This is no picture that can be read: it is not a {FORMAT_NAMES} file.", field=field, limit=FORMAT_NAMES
+    )
 
 
 def _check_scans(data: bytes, field: str) -> None:
-    scans = len(JPEG_SCAN.findall(data))
-    if scans > MAX_JPEG_SCANS:
-        raise InvalidPicture(f"The JPEG has {scans} scans; {MAX_JPEG_SCANS} are read.", field=field, limit=MAX_JPEG_SCANS)
+    if any(islice(JPEG_SCAN.finditer(data), MAX_JPEG_SCANS, None)):
+        raise InvalidPicture(f"The JPEG has more than {MAX_JPEG_SCANS} scans.", field=field, limit=MAX_JPEG_SCANS)
 
 
 def _check_bmp(image: BmpImageFile, field: str) -> None:

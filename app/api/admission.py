@@ -1,7 +1,8 @@
 """Who may come in, decided on the headers: a refusal costs no body, no decoding and no queue, and takes less than a millisecond.
 
-How many megapixels a body holds is not known before it is read; its declared bytes stand for them. An admitted body is counted as
-it arrives, and has to arrive at a pace. When the client leaves, its work is cancelled.
+How many megapixels a body holds is not known before it is read; its bytes stand for them. They count from when they arrive, since
+room kept for a promise could be taken by promising, and have to arrive at a pace and within a time. When the client leaves, its
+work is cancelled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from app.errors import FirstsightError, MalformedRequest, Overloaded, Starting, 
 # What an operator must reach however busy the service is.
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
 
+# From the headers to the end of a body, whatever its pace: 32 MiB at the least pace would hold a place for half an hour.
+MAX_BODY_S = 120
+
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
@@ -40,23 +44,27 @@ class Admission:
         self._pictures = 0
         self._body_bytes = 0
 
-    def enter(self, body_bytes: int) -> Ticket:
-        """Overloaded when the service is full."""
+    def enter(self, declared_bytes: int) -> Ticket:
+        """Overloaded when the service is full, or could not take in now what the body is declared to be."""
+        self._check_room(pictures=1, body_bytes=declared_bytes)
         ticket = Ticket(self)
-        self.take(ticket, pictures=1, body_bytes=body_bytes)
+        self.take(ticket, pictures=1)
         return ticket
 
     def take(self, ticket: Ticket, *, pictures: int = 0, body_bytes: int = 0) -> None:
-        if self._pictures + pictures > self.limits.pictures:
-            raise Overloaded("The service is working on as many pictures as it can.", limit=self.limits.pictures)
-        if self._body_bytes + body_bytes > self.limits.body_bytes_in_flight:
-            raise Overloaded("The service is receiving as many bytes as it can.", limit=self.limits.body_bytes_in_flight)
+        self._check_room(pictures, body_bytes)
         ticket.pictures += pictures
         ticket.body_bytes += body_bytes
         self._move(pictures, body_bytes)
 
     def leave(self, ticket: Ticket) -> None:
         self._move(-ticket.pictures, -ticket.body_bytes)
+
+    def _check_room(self, pictures: int, body_bytes: int) -> None:
+        if self._pictures + pictures > self.limits.pictures:
+            raise Overloaded("The service is working on as many pictures as it can.", limit=self.limits.pictures)
+        if self._body_bytes + body_bytes > self.limits.body_bytes_in_flight:
+            raise Overloaded("The service is receiving as many bytes as it can.", limit=self.limits.body_bytes_in_flight)
 
     def _move(self, pictures: int, body_bytes: int) -> None:
         self._pictures += pictures
@@ -76,6 +84,10 @@ class Ticket:
         """Counts a request as its pictures, once they are known. Overloaded when there is no room for as many."""
         self._admission.take(self, pictures=count - self.pictures)
 
+    def count_body(self, arrived_bytes: int) -> None:
+        """Overloaded when there is no room for them."""
+        self._admission.take(self, body_bytes=arrived_bytes)
+
 
 class AdmissionMiddleware:
     def __init__(
@@ -93,12 +105,11 @@ class AdmissionMiddleware:
         try:
             ticket = self._admit(Headers(scope=scope))
         except FirstsightError as error:
-            metrics.count_refusal(type(error).__name__)
             scope.setdefault("state", {})["error"] = error
             await problem_response(error)(scope, receive, send)
             return
         scope.setdefault("state", {})["ticket"] = ticket
-        body = PacedBody(receive, self._admission.limits, self._clock)
+        body = PacedBody(receive, ticket, self._admission.limits, self._clock)
         try:
             await run_while_client_waits(self._app, scope, body, send)
         finally:
@@ -108,7 +119,7 @@ class AdmissionMiddleware:
         if self._readiness.waiting_for is not None:
             raise Starting(self._readiness.waiting_for)
         limits = self._admission.limits
-        declared = _declared_bytes(headers, limits)
+        declared = _declared_bytes(headers)
         if declared > limits.body_bytes:
             raise _too_large(limits)
         return self._admission.enter(declared)
@@ -117,8 +128,9 @@ class AdmissionMiddleware:
 class PacedBody:
     """The `receive` of an admitted request: counts the bytes, and times them by the average pace since the headers."""
 
-    def __init__(self, receive: Receive, limits: AdmissionLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, receive: Receive, ticket: Ticket, limits: AdmissionLimits, clock: Callable[[], float]) -> None:
         self._receive = receive
+        self._ticket = ticket
         self._limits = limits
         self._clock = clock
         self._started = clock()
@@ -129,21 +141,25 @@ class PacedBody:
         if self.complete.is_set():
             return await self._receive()
         message = await self._next()
-        self._received += len(message.get("body", b""))
+        arrived_bytes = len(message.get("body", b""))
+        self._received += arrived_bytes
         if self._received > self._limits.body_bytes:
             raise _too_large(self._limits)
+        self._ticket.count_body(arrived_bytes)
         if not message.get("more_body", False):
             self.complete.set()
         return message
 
     async def _next(self) -> Message:
-        allowed_s = self._limits.body_timeout_s + self._received / self._limits.min_body_bytes_per_s
+        pace = self._limits.min_body_bytes_per_s
+        allowed_s = self._limits.body_timeout_s + self._received / pace
         try:
-            async with asyncio.timeout(self._started + allowed_s - self._clock()):
+            async with asyncio.timeout(self._started + min(allowed_s, MAX_BODY_S) - self._clock()):
                 return await self._receive()
         except TimeoutError:
-            pace = self._limits.min_body_bytes_per_s
-            raise MalformedRequest(f"The body came slower than {pace} bytes a second.", limit=pace) from None
+            if allowed_s < MAX_BODY_S:
+                raise MalformedRequest(f"The body came slower than {pace} bytes a second.", field="body", limit=pace) from None
+            raise MalformedRequest(f"The body took longer than {MAX_BODY_S} seconds.", field="body", limit=MAX_BODY_S) from None
 
 
 async def run_while_client_waits(app: ASGIApp, scope: Scope, body: PacedBody, send: Send) -> None:
@@ -175,9 +191,7 @@ async def run_while_client_waits(app: ASGIApp, scope: Scope, body: PacedBody, se
         work.result()
 
 
-def _declared_bytes(headers: Headers, limits: AdmissionLimits) -> int:
-    if "transfer-encoding" in headers:
-        return limits.body_bytes  # of unknown length, so counted as the longest
+def _declared_bytes(headers: Headers) -> int:
     length = headers.get("content-length", "0")
     if not length.isdecimal():
         raise MalformedRequest("Content-Length is not a number of bytes.", field="Content-Length")

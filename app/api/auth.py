@@ -91,7 +91,7 @@ class KeyRing:
 
 def create_key(path: Path, *, key_id: str, scope: Scope) -> str:
     """Adds a key to the file, which is made if need be, and returns it. It is not kept anywhere."""
-    keys = _read(path).keys if path.exists() else ()
+    keys = _read(path).keys if os.path.exists(path) else ()  # not Path's, which raises where the folder may not be searched
     if any(key.id == key_id for key in keys):
         raise InvalidSettings([f"{path} has a key {key_id!r} already"])
     presented = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
@@ -145,9 +145,14 @@ def _invalid(path: Path, error: ValidationError) -> InvalidSettings:
 def _write(path: Path, key_file: KeyFile) -> None:
     # Beside the file and then in its place, so that a running service reads the old keys or the new ones.
     beside = path.with_name(path.name + ".new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(key_file.model_dump_json(indent=2) + "\n")
-    beside.replace(path)
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(key_file.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
+        beside.replace(path)
+    except OSError as error:
+        raise InvalidSettings([f"{path} cannot be written: {error.strerror}"]) from None
 
 
 def _stamp_of(path: Path) -> tuple[int, int, int] | None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.api.problems import invalid_input_of
+from app.api.problems import invalid_input_of, shortened
 from app.api.schemas import OnePictureIn, PictureIn, PicturesIn
 from app.domain.values import Box, Upload
 from app.errors import InvalidInput, MalformedRequest, TooLarge, UnsupportedPicture
@@ -30,6 +30,13 @@ ACCEPTED = f"{MULTIPART}, {JSON}, image/* or application/octet-stream"
 BOX = re.compile(r"(-?\d{1,9}),(-?\d{1,9}),(-?\d{1,9}),(-?\d{1,9})", re.ASCII)
 BOX_PART_BYTES = 64  # four numbers of nine digits
 
+# JSON costs time and memory by its values, of which 8 MiB can hold millions. Commas tell how many there are before anything is
+# parsed: a picture with a box takes five, base64 has none, and the spare ones are for telling which fields are unknown.
+COMMAS_PER_PICTURE = 5
+SPARE_COMMAS = 100
+
+MAX_PATCH_BYTES = 64 * 1024  # 4 KiB of metadata and a name of 200 characters, however they are escaped
+
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
@@ -41,41 +48,28 @@ class BodyLimits:
 
 async def read_picture(request: Request, limits: BodyLimits, *, box: str | None) -> Upload:
     """The one picture of a request. `box` is the query's."""
+    limits = replace(limits, images=1)
     if _content_type(request) == JSON:
-        shape = await read_json(request, OnePictureIn, limits)
+        shape = await _read_json_pictures(request, OnePictureIn, limits, field="image")
         uploads = [_upload_of(shape.image, "image")]
     else:
-        uploads = await _read_files(request, replace(limits, images=1))
+        uploads = await _read_files(request, limits)
     return _with_query_box(uploads, box)[0]
 
 
 async def read_pictures(request: Request, limits: BodyLimits, *, box: str | None = None) -> Sequence[Upload]:
     """All pictures of a request, one at least, in their order. `box` is the query's, and fits a single picture only."""
     if _content_type(request) == JSON:
-        shape = await read_json(request, PicturesIn, limits)
-        _check_count(len(shape.images), limits)
+        shape = await _read_json_pictures(request, PicturesIn, limits, field="images")
+        _check_count(len(shape.images), limits, field="images")
         uploads = [_upload_of(picture, f"images[{position}]") for position, picture in enumerate(shape.images)]
     else:
         uploads = await _read_files(request, limits)
     return _with_query_box(uploads, box)
 
 
-async def read_json(request: Request, shape: type[Shape], limits: BodyLimits) -> Shape:
-    if _content_type(request) != JSON:
-        raise MalformedRequest(f"The body has to be JSON: send it with 'Content-Type: {JSON}'.", field="Content-Type", limit=JSON)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limits.json_bytes:
-            raise TooLarge(
-                f"A JSON body has {limits.json_bytes} bytes at most: send large pictures as {MULTIPART} or as raw bytes.",
-                field="body",
-                limit=limits.json_bytes,
-            )
-    try:
-        return shape.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid_input_of(error.errors()) from None
+async def read_patch(request: Request, shape: type[Shape], limits: BodyLimits) -> Shape:
+    return _shape_of(await _read_json(request, max_bytes=min(MAX_PATCH_BYTES, limits.json_bytes)), shape)
 
 
 def box_of(text: str, *, field: str) -> Box:
@@ -89,6 +83,36 @@ def box_of(text: str, *, field: str) -> Box:
     return Box(x=x, y=y, width=width, height=height)
 
 
+async def _read_json_pictures(request: Request, shape: type[Shape], limits: BodyLimits, *, field: str) -> Shape:
+    body = await _read_json(request, max_bytes=limits.json_bytes, way_out=f": send large pictures as {MULTIPART} or as raw bytes")
+    commas, most = body.count(b","), COMMAS_PER_PICTURE * limits.images + SPARE_COMMAS
+    if commas > most:
+        raise InvalidInput(
+            f"A request has {limits.images} pictures at most, and its JSON {most} commas; this one has {commas}.",
+            field=field,
+            limit=limits.images,
+        )
+    return _shape_of(body, shape)
+
+
+async def _read_json(request: Request, *, max_bytes: int, way_out: str = "") -> bytearray:
+    if _content_type(request) != JSON:
+        raise MalformedRequest(f"The body has to be JSON: send it with 'Content-Type: {JSON}'.", field="Content-Type", limit=JSON)
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise TooLarge(f"JSON has {max_bytes} bytes at most here{way_out}.", field="body", limit=max_bytes)
+    return body
+
+
+def _shape_of(body: bytearray, shape: type[Shape]) -> Shape:
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid_input_of(error.errors(include_url=False, include_input=False)) from None
+
+
 def _content_type(request: Request) -> str:
     return parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
 
@@ -100,7 +124,7 @@ async def _read_files(request: Request, limits: BodyLimits) -> list[Upload]:
     if RAW.fullmatch(content_type):
         return [_upload(b"".join([chunk async for chunk in request.stream()]), None, "image")]
     raise UnsupportedPicture(
-        f"The Content-Type has to be {ACCEPTED}, not {content_type or 'missing'}. With curl: -F image=@picture.jpg",
+        f"The Content-Type has to be {ACCEPTED}, not {shortened(content_type) or 'missing'}. With curl: -F image=@picture.jpg",
         field="Content-Type",
         limit=ACCEPTED,
     )
@@ -165,7 +189,7 @@ class _PictureForm:
         # As soon as a part is announced, so that a form of ten thousand parts ends at the first one too many.
         match self._name:
             case "image":
-                _check_count(len(self._images) + 1, self._limits)
+                _check_count(len(self._images) + 1, self._limits, field="image")
             case "box" if not self._images:
                 raise InvalidInput("A part 'box' belongs after the part 'image' that it is about.", field="box")
             case "box" if len(self._images) - 1 in self._boxes:
@@ -173,7 +197,8 @@ class _PictureForm:
             case "box":
                 pass
             case unknown:
-                raise InvalidInput(f"There is no part {unknown!r}: pictures are parts named 'image'.", field=unknown)
+                name = shortened(unknown)
+                raise InvalidInput(f"There is no part {name!r}: pictures are parts named 'image'.", field=name)
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
         self._data += data[start:end]
@@ -228,6 +253,6 @@ def _with_query_box(uploads: list[Upload], box: str | None) -> list[Upload]:
     return [replace(uploads[0], box=box_of(box, field="box"))]
 
 
-def _check_count(count: int, limits: BodyLimits) -> None:
+def _check_count(count: int, limits: BodyLimits, *, field: str) -> None:
     if count > limits.images:
-        raise InvalidInput(f"A request has {limits.images} pictures at most.", field="image", limit=limits.images)
+        raise InvalidInput(f"A request has {limits.images} pictures at most.", field=field, limit=limits.images)

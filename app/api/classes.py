@@ -37,7 +37,7 @@ async def read_class(name: ClassNameDep, call: CallDep, response: Response) -> C
 )
 async def change_class(name: ClassNameDep, expected: ExpectedDep, call: CallDep, response: Response) -> ClassOut:
     """Renames a class, or sets its threshold or metadata, all in one change."""
-    patch = await call.json(ClassPatch)
+    patch = await call.patch(ClassPatch)
     given = patch.model_fields_set
     state = await call.use_cases.classes.configure(
         name,

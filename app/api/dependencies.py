@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 from pydantic import BaseModel
 
 from app.api.admission import Ticket
-from app.api.bodies import BodyLimits, read_json, read_picture, read_pictures
+from app.api.bodies import BodyLimits, read_patch, read_picture, read_pictures
+from app.api.problems import shortened
 from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
 from app.service.classes import Classes
@@ -26,6 +27,7 @@ from app.service.pools import Deadline
 Shape = TypeVar("Shape", bound=BaseModel)
 
 BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+MAX_ID_CHARS = 100  # three times those of an id, so that it is a bound on what is echoed and nothing else
 ETAG = re.compile(r'"(\d{1,18})"', re.ASCII)
 
 
@@ -55,8 +57,8 @@ class Call:
         ticket.count_pictures(len(uploads))
         return uploads
 
-    async def json(self, shape: type[Shape]) -> Shape:
-        return await read_json(self._request, shape, self._limits)
+    async def patch(self, shape: type[Shape]) -> Shape:
+        return await read_patch(self._request, shape, self._limits)
 
     def note_outcome(self, outcome: Outcome) -> None:
         """For the line in the log."""
@@ -92,10 +94,17 @@ async def expected_version(if_match: Annotated[str | None, Header()] = None) -> 
     return int(match[1])
 
 
+async def no_if_match(request: Request) -> None:
+    if "if-match" in request.headers:
+        raise InvalidInput(
+            "Enrolment adds to a class at whatever version it is, so it takes no If-Match: send it without.", field="If-Match"
+        )
+
+
 async def no_parameters(request: Request) -> None:
     if request.query_params:
-        names = ", ".join(request.query_params)
-        raise InvalidInput(f"There is no such parameter here: {names}.", field=next(iter(request.query_params)))
+        names = shortened(", ".join(request.query_params))
+        raise InvalidInput(f"There is no such parameter here: {names}.", field=shortened(next(iter(request.query_params))))
 
 
 async def call_of(request: Request) -> Call:
@@ -104,5 +113,7 @@ async def call_of(request: Request) -> Call:
 
 CallDep = Annotated[Call, Depends(call_of)]
 ClassNameDep = Annotated[str, Depends(class_name_in_path)]
+ExampleId = Annotated[str, Path(max_length=MAX_ID_CHARS)]
 ExpectedDep = Annotated[int | None, Depends(expected_version)]
+NoIfMatch = Depends(no_if_match)
 NoParameters = Depends(no_parameters)

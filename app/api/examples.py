@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import Scope, needs
-from app.api.dependencies import CallDep, ClassNameDep, NoParameters
+from app.api.dependencies import CallDep, ClassNameDep, ExampleId, ExpectedDep, NoIfMatch, NoParameters
 from app.api.openapi import SEVERAL_PICTURES
 from app.api.problems import problem_responses
 from app.api.schemas import EnrolmentReportOut, EnrolParameters, ExampleOut, ExamplePageOut, PageParameters, RemovedOut
@@ -20,7 +20,7 @@ CREATED = 201  # something was stored; 200 when not: a repeat, or a dry run
 @router.post(
     "/classes/{name}/examples",
     status_code=CREATED,
-    dependencies=[needs(Scope.ENROL)],
+    dependencies=[needs(Scope.ENROL), NoIfMatch],
     openapi_extra=SEVERAL_PICTURES,
     responses={200: {"model": EnrolmentReportOut, "description": "Nothing was stored"}, **problem_responses(400, 413, 415)},
 )
@@ -37,19 +37,21 @@ async def enrol(
 @router.get("/classes/{name}/examples", dependencies=[needs(Scope.READ)])
 async def list_examples(name: ClassNameDep, page: Annotated[PageParameters, Query()], call: CallDep) -> ExamplePageOut:
     """Lists the examples of a class, each with its similarity to the others."""
-    return ExamplePageOut.of(call.use_cases.classes.examples(name, page.limit, page.cursor))
+    listed = await call.use_cases.classes.examples(name, page.limit, page.cursor, deadline=call.deadline())
+    return ExamplePageOut.of(listed)
 
 
 @router.get("/classes/{name}/examples/{id}", dependencies=[needs(Scope.READ), NoParameters])
-async def read_example(name: ClassNameDep, id: str, call: CallDep) -> ExampleOut:  # noqa: A002  # the word of the API
+async def read_example(name: ClassNameDep, id: ExampleId, call: CallDep) -> ExampleOut:  # noqa: A002  # the word of the API
     """Reads one example."""
-    return ExampleOut.of(call.use_cases.classes.example(name, id))
+    return ExampleOut.of(await call.use_cases.classes.example(name, id, deadline=call.deadline()))
 
 
-@router.delete("/classes/{name}/examples/{id}", dependencies=[needs(Scope.ENROL), NoParameters])
-async def remove_example(name: ClassNameDep, id: str, call: CallDep) -> RemovedOut:  # noqa: A002
+@router.delete("/classes/{name}/examples/{id}", dependencies=[needs(Scope.ENROL), NoParameters], responses=problem_responses(412))
+async def remove_example(name: ClassNameDep, id: ExampleId, expected: ExpectedDep, call: CallDep) -> RemovedOut:  # noqa: A002
     """Removes one example. A class with none left stays, and never answers."""
-    return RemovedOut(version=await call.use_cases.classes.remove_example(name, id, deadline=call.deadline()))
+    version = await call.use_cases.classes.remove_example(name, id, expected=expected, deadline=call.deadline())
+    return RemovedOut(version=version)
 
 
 @router.get(
@@ -58,7 +60,7 @@ async def remove_example(name: ClassNameDep, id: str, call: CallDep) -> RemovedO
     response_class=Response,
     responses={200: {"description": "The stored crop", "content": {"image/jpeg": {}}}},
 )
-async def read_example_image(name: ClassNameDep, id: str, call: CallDep) -> Response:  # noqa: A002
+async def read_example_image(name: ClassNameDep, id: ExampleId, call: CallDep) -> Response:  # noqa: A002
     """Returns the picture that is kept of an example."""
     crop = await call.use_cases.classes.crop(name, id, deadline=call.deadline())
     # As an attachment of a fixed type, so that no browser ever runs what somebody uploaded.

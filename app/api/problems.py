@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app import errors
+from app import errors, metrics
 from app.api.schemas import Problem
-from app.errors import FirstsightError, Limit
+from app.errors import FirstsightError, Limit, LimitReached
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -42,14 +42,24 @@ PROBLEMS: Mapping[type[FirstsightError], tuple[int, str, str]] = {
 
 METHODS = ("DELETE", "GET", "PATCH", "POST")
 UNEXPECTED = errors.ServiceFault("Something went wrong here. The request id is in the X-Request-Id header and in the log.")
+STORE_AWAY = errors.StoreUnavailable(
+    "The store cannot be used now; nothing is known to be stored. The request id is in the X-Request-Id header and in the log."
+)
 STORE_RETRY_AFTER_S = 5
+
+MAX_FAULTS_TOLD = 10
+MAX_ECHO_CHARS = 100
 
 
 def problem_of(error: FirstsightError) -> Problem:
-    """The JSON shape of an error, as it stands in a response or beside other results in a batch."""
+    """The JSON shape of an error, as it stands in a response or beside other results in a batch.
+
+    Made once for each refusal, so this is where limits that were reached are counted.
+    """
+    if isinstance(error, LimitReached):
+        metrics.count_refusal(type(error).__name__)
     status, name, title = _row(error)
-    # What faults of ours say is for operators, who find it in the log: it may name files and hosts.
-    told = UNEXPECTED if status == HTTPStatus.INTERNAL_SERVER_ERROR else error
+    told = _told(error)
     return Problem(
         type=f"urn:firstsight:problem:{name}", title=title, status=status, detail=told.detail, field=told.field, limit=told.limit
     )
@@ -79,15 +89,22 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def invalid_input_of(faults: Sequence[Any]) -> FirstsightError:
-    """One error for all that pydantic found, naming each field; `field` and `limit` are the first one's.
+    """One error for what pydantic found, naming the first fields; `field` and `limit` are the first one's.
 
     MalformedRequest when the JSON could not be read at all.
     """
     first = faults[0]
     if first["type"] == "json_invalid":
         return errors.MalformedRequest(f"The body is not JSON: {first['ctx']['error']}.")
-    detail = "; ".join(f"{_path(fault['loc'])}: {_sentence(fault)}" for fault in faults)
+    detail = "; ".join(f"{_path(fault['loc'])}: {_sentence(fault)}" for fault in faults[:MAX_FAULTS_TOLD])
+    if len(faults) > MAX_FAULTS_TOLD:
+        detail += f"; and {len(faults) - MAX_FAULTS_TOLD} more"
     return errors.InvalidInput(f"{detail}.", field=_path(first["loc"]), limit=_limit_in(first.get("ctx", {})))
+
+
+def shortened(text: str) -> str:
+    """What a caller sent, as it may stand in a problem and in the log."""
+    return text if len(text) <= MAX_ECHO_CHARS else text[:MAX_ECHO_CHARS] + "…"
 
 
 async def _answer(request: Request, raised: Exception) -> JSONResponse:
@@ -103,7 +120,7 @@ def _error_of(request: Request, raised: Exception) -> FirstsightError:
         case RequestValidationError():
             return invalid_input_of(raised.errors())
         case HTTPException(status_code=HTTPStatus.NOT_FOUND):
-            return errors.UnknownRoute(request.url.path)
+            return errors.UnknownRoute(shortened(request.url.path))
         case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
             return errors.MethodNotAllowed(request.method, allowed=", ".join(_offered_methods(request)))
         case _:  # the framework could not read the request
@@ -127,6 +144,17 @@ def _row(error: FirstsightError) -> tuple[int, str, str]:
     raise LookupError(f"{type(error).__name__} has no row in PROBLEMS")
 
 
+def _told(error: FirstsightError) -> FirstsightError:
+    """What faults of ours say is for operators, who find it in the log: it may name files and hosts."""
+    match error:
+        case errors.StoreUnavailable():
+            return STORE_AWAY
+        case errors.ServiceFault():
+            return UNEXPECTED
+        case _:
+            return error
+
+
 def _headers_of(error: FirstsightError) -> dict[str, str]:
     match error:
         case errors.LimitReached():
@@ -144,7 +172,7 @@ def _headers_of(error: FirstsightError) -> dict[str, str]:
 def _path(location: Sequence[str | int]) -> str:
     """("query", "top_k") -> "top_k"; ("images", 3, "box") -> "images[3].box"."""
     inside = location[1:] if len(location) > 1 and location[0] in ("query", "path", "header", "body") else location
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in inside)
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{shortened(step)}" for step in inside)
     return path.removeprefix(".") or "body"
 
 

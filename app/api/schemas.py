@@ -312,6 +312,7 @@ class LimitsOut(Outgoing):
     max_json_bytes: int
     max_image_megapixels: float
     max_images_per_request: int
+    max_examples_per_class: int
     max_concurrent_requests: int
     request_timeout_s: float
 

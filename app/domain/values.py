@@ -21,11 +21,13 @@ FloatArray = NDArray[np.float32]
 PixelArray = NDArray[np.uint8]
 
 MAX_NAME_CHARS = 200  # after NFC; design section 3
+MAX_DECOMPOSITION = 4  # code points that one of NFC can be written as (Unicode Standard Annex #15)
 
 
 def class_name_of(text: str, *, field_name: str = "name") -> str:
     """The NFC form of a class name, or InvalidInput saying which rule it breaks."""
-    name = unicodedata.normalize("NFC", text)
+    # Composing a run of combining marks takes the square of its length, so what is too long however it composes is left as it is.
+    name = unicodedata.normalize("NFC", text) if len(text) <= MAX_DECOMPOSITION * MAX_NAME_CHARS else text
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise InvalidInput(
             f"A class name has 1 to {MAX_NAME_CHARS} characters, this one has {len(name)}.",

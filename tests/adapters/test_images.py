@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
+from app.adapters.images import FORMAT_NAMES, PictureDecoder, decode_crop, encode_crop, resize
 from app.domain.values import Box, Picture, PixelArray
 from app.errors import CallerError, InvalidInput, InvalidPicture, TooLarge, UnsupportedPicture
 from tests import pictures
@@ -67,6 +68,25 @@ def test_a_file_in_crumbs_is_given_up_before_its_end(name: str) -> None:
 
     with pytest.raises(InvalidPicture, match="too many small pieces"):
         decode(make())
+
+
+def test_what_is_no_picture_is_told_what_is_one() -> None:
+    with pytest.raises(UnsupportedPicture) as refusal:
+        decode(b"no picture")
+
+    assert refusal.value.limit == FORMAT_NAMES
+
+
+def test_scans_are_counted_no_further_than_they_are_read() -> None:
+    data = encoded(drawing(), "JPEG") + b"\xff\xda\0\x08\x01" * 100_000
+    tracemalloc.start()
+
+    with pytest.raises(InvalidPicture, match="more than 32 scans"):
+        decode(data)
+
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 100_000  # a byte for each scan
 
 
 def test_strips_that_a_tiff_has_no_rows_for_are_not_read() -> None:

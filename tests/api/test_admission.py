@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware, Ticket
+from app import metrics
+from app.api.admission import MAX_BODY_S, Admission, AdmissionLimits, AdmissionMiddleware, Ticket
 from app.api.edge import Edge
 from app.api.problems import problem_response
 from app.api.readiness import Readiness
@@ -76,8 +78,15 @@ class Exchange:
 class Front:
     """Edge and admission as in the application, around a handler that reads the body and then does as it is told."""
 
-    def __init__(self, handler: Handler | None = None, *, ready: bool = True, clock: Callable[[], float] = lambda: 0.0) -> None:
-        self.admission = Admission(LIMITS)
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        ready: bool = True,
+        clock: Callable[[], float] = lambda: 0.0,
+        limits: AdmissionLimits = LIMITS,
+    ) -> None:
+        self.admission = Admission(limits)
         self._handler = handler or self._read
         readiness = Readiness()
         if ready:
@@ -99,24 +108,52 @@ class Front:
         return Response(str(len(await request.body())))
 
 
+def overloaded() -> float:
+    """How many requests have been refused as too many, so far in this process."""
+    lines = metrics.exposition().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith('firstsight_refusals_total{reason="Overloaded"}'))
+
+
 def test_a_full_service_refuses_at_once_and_reads_nothing() -> None:
     front = Front()
     front.admission.enter(0), front.admission.enter(0)
+    refusals = overloaded()
 
     refused = asyncio.run(front(Exchange()))
 
     assert (refused.status, refused.problem["limit"]) == (503, 2)
     assert refused.headers["retry-after"] == "1"
     assert refused.unread == 1
+    assert overloaded() == refusals + 1
 
 
 def test_bodies_in_flight_are_bounded_together() -> None:
     front = Front()
-    front.admission.enter(1000)
+    front.admission.enter(1000).count_body(1000)
 
     refused = asyncio.run(front(Exchange(headers={"Content-Length": "600"})))
 
     assert (refused.status, refused.problem["limit"]) == (503, 1500)
+
+
+def test_bytes_that_are_only_promised_take_nobodys_room() -> None:
+    front = Front()
+    front.admission.enter(1000)  # of which nothing has come
+
+    assert asyncio.run(front(Exchange(headers={"Content-Length": "1000"}, body=[b"x" * 1000]))).status == 200
+
+
+def test_a_body_of_no_declared_length_is_refused_where_it_finds_no_room() -> None:
+    front = Front()
+    other = front.admission.enter(1000)
+    other.count_body(1000)
+    sent = {"headers": {"Transfer-Encoding": "chunked"}, "body": [b"x" * 400, b"y" * 200]}
+
+    refused = asyncio.run(front(Exchange(**sent)))
+    front.admission.leave(other)
+
+    assert (refused.status, refused.problem["limit"]) == (503, 1500)
+    assert asyncio.run(front(Exchange(**sent))).status == 200
 
 
 def test_what_was_admitted_makes_room_when_it_is_answered() -> None:
@@ -199,7 +236,7 @@ def test_a_body_that_falls_behind_its_pace_is_refused() -> None:
 
     refused = asyncio.run(stalled())
 
-    assert (refused.status, refused.problem["limit"]) == (400, 100)
+    assert (refused.status, refused.problem["field"], refused.problem["limit"]) == (400, "body", 100)
 
 
 def test_a_slow_body_that_keeps_its_pace_is_read() -> None:
@@ -207,6 +244,18 @@ def test_a_slow_body_that_keeps_its_pace_is_read() -> None:
     exchange = Exchange(headers={"Content-Length": "900"}, body=[b"x" * 500, b"y" * 400])
 
     assert asyncio.run(Front(clock=lambda: next(steady))(exchange)).status == 200
+
+
+def test_a_body_that_keeps_its_pace_has_to_end_all_the_same() -> None:
+    patient = replace(LIMITS, min_body_bytes_per_s=1)  # 500 bytes earn 500 s
+    late = iter([0.0, 1.0, MAX_BODY_S])
+    exchange = Exchange(headers={"Content-Length": "900"}, body=[b"x" * 500])
+    exchange._incoming[0]["more_body"] = True
+    exchange.left.set()  # after the time is over
+
+    refused = asyncio.run(Front(clock=lambda: next(late), limits=patient)(exchange))
+
+    assert (refused.status, refused.problem["field"], refused.problem["limit"]) == (400, "body", MAX_BODY_S)
 
 
 def test_work_for_a_client_that_left_is_cancelled() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_without_a_key_file_nobody_is_asked(client: TestClient) -> None:
 def test_keys_are_kept_as_hashes_in_a_file_of_the_owner(keys: dict[Scope, str], keys_file: Path) -> None:
     assert not any(key in keys_file.read_text() for key in keys.values())
     assert keys_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_keys_are_on_the_disk_before_they_take_the_place_of_the_old_ones(
+    monkeypatch: pytest.MonkeyPatch, keys_file: Path
+) -> None:
+    in_place_when_flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: in_place_when_flushed.append(keys_file.exists()))
+
+    create_key(keys_file, key_id="first", scope=Scope.READ)
+
+    assert in_place_when_flushed == [False]
+    assert keys_file.exists()
 
 
 def test_keys_are_long_and_all_different(keys: dict[Scope, str]) -> None:

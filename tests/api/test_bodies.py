@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api.schemas import PicturesIn
 from tests.api.drawings import ACME, base64_of, form
-from tests.conftest import MakeClient
+from tests.conftest import Logged, MakeClient
 
 BASE64 = base64_of(ACME)
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=line"}
@@ -130,6 +131,68 @@ def test_all_faults_of_a_query_are_told_at_once(client: TestClient) -> None:
 
     assert "top_k: " in detail
     assert "topk: there is no such field or parameter" in detail
+
+
+# Bodies of values without end, none of which is worth a look once there are more than the pictures of a request need.
+FLOODS: dict[str, str] = {
+    "no pictures": '{"images": [' + ",".join(["{}"] * 50_000) + "]}",
+    "pictures of nothing": '{"images": [' + ",".join(['{"data": ""}'] * 50_000) + "]}",
+    "unknown fields": "{" + ",".join(f'"{number}": 1' for number in range(50_000)) + "}",
+    "unknown fields of a box": '{"images": [{"data": "", "box": {'
+    + ",".join(f'"{number}": 1' for number in range(50_000))
+    + "}}]}",
+    "one value too many": "[" + ",".join("1" * 262) + "]",
+}
+
+
+@pytest.mark.parametrize("case", FLOODS)
+def test_a_flood_of_json_is_refused_before_it_is_parsed(client: TestClient, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    monkeypatch.setattr(PicturesIn, "model_validate_json", lambda body: pytest.fail("parsed"))
+
+    response = client.post("/classify/batch", content=FLOODS[case], headers={"Content-Type": "application/json"})
+
+    assert (response.status_code, response.json()["field"], response.json()["limit"]) == (422, "images", 32)
+
+
+def test_as_many_pictures_as_a_request_may_have_all_have_room_for_a_box(client: TestClient) -> None:
+    picture = {"data": BASE64, "box": {"x": 0, "y": 0, "width": 9, "height": 9}}
+
+    results = client.post("/classify/batch", json={"images": [picture] * 32}).json()["results"]
+
+    assert [result["status"] for result in results] == [200] * 32
+
+
+def test_of_many_faults_the_first_are_told(client: TestClient) -> None:
+    problem = client.post("/classify/batch", json={"images": [{}] * 32}).json()
+
+    assert problem["field"] == "images[0].data"
+    assert "images[9].data: " in problem["detail"]
+    assert "images[10]" not in problem["detail"]
+    assert problem["detail"].endswith("; and 22 more.")
+
+
+LONG = "x" * 5_000
+ECHOES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "a field": ("POST", "/classify", {"json": {LONG: 1}}),
+    "a parameter": ("POST", f"/classify?{LONG}=1", {"files": form(ACME)}),
+    "a parameter where there is none": ("GET", f"/info?{LONG}=1", {}),
+    "the name of a part": ("POST", "/classify", {"content": parts(part(LONG[:3_000], "x")), "headers": MULTIPART}),
+    "a Content-Type": ("POST", "/classify", {"content": ACME, "headers": {"Content-Type": LONG}}),
+    "a path": ("GET", f"/{LONG}", {}),
+    "an id": ("GET", f"/classes/acme/examples/{LONG}", {}),
+}
+
+
+@pytest.mark.parametrize("case", ECHOES)
+def test_what_a_caller_sent_is_told_back_shortened(client: TestClient, logged: Logged, case: str) -> None:
+    method, path, sent = ECHOES[case]
+    client.post("/classes/acme/examples", files=form(ACME))
+
+    response = client.request(method, path, **sent)
+
+    assert 400 <= response.status_code < 500
+    assert len(response.content) < 1_000
+    assert all(len(line.get("detail", "")) < 500 for line in logged())
 
 
 def test_json_is_held_to_its_own_limit_and_told_the_way_out(make_client: MakeClient) -> None:

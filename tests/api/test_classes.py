@@ -6,6 +6,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api.bodies import MAX_PATCH_BYTES
 from tests.api.drawings import ACME, OTHER, form
 
 
@@ -93,6 +94,13 @@ def test_a_patch_that_breaks_a_rule_is_refused_and_changes_nothing(acme: TestCli
     assert acme.get("/classes/acme").json() == before
 
 
+def test_a_patch_is_held_to_a_limit_of_its_own(acme: TestClient) -> None:
+    response = acme.patch("/classes/acme", json={"metadata": {"a": "x" * MAX_PATCH_BYTES}})
+
+    assert (response.status_code, response.json()["field"], response.json()["limit"]) == (413, "body", MAX_PATCH_BYTES)
+    assert acme.get("/classes/acme").json()["metadata"] == {}
+
+
 def test_a_patch_that_is_not_called_json_is_told_so(acme: TestClient) -> None:
     response = acme.patch("/classes/acme", content='{"threshold": 0.5}')
 
@@ -168,6 +176,22 @@ def test_composed_and_decomposed_letters_name_one_class(client: TestClient) -> N
     client.post("/classes/Caf%C3%A9/examples", files=form(ACME))  # e with acute
 
     assert client.get("/classes/Cafe%CC%81").json()["class"] == "Caf\u00e9"  # e, then a combining acute
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [("GET", "/classes/{name}", "name"), ("POST", "/classify?classes={name}", "classes"), ("PATCH", "/classes/acme", "name")],
+)
+def test_a_name_of_very_many_marks_is_refused_before_they_are_composed(
+    acme: TestClient, method: str, path: str, field: str
+) -> None:
+    marks = "e" + "\u0301" * 8_000  # composing them takes 0.2 s, in which nobody is answered
+    sent: dict[str, Any] = {"json": {"name": marks}} if method == "PATCH" else {"files": form(ACME)} if method == "POST" else {}
+
+    problem = acme.request(method, path.format(name=quote(marks)), **sent).json()
+
+    assert (problem["status"], problem["field"], problem["limit"]) == (422, field, 200)
+    assert "this one has 8001" in problem["detail"]  # composed, it would have one less
 
 
 @pytest.mark.parametrize("path", ["%2e", "%2E%2e", "a%00b", "a%0Ab", "%C3", "%ff", "a%zz", "x" * 201, "%ED%A0%80"])

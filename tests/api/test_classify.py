@@ -104,7 +104,7 @@ def test_a_batch_answers_each_picture_on_its_own(taught: TestClient) -> None:
     assert [result["status"] for result in results] == [200, 415, 200]
     assert [results[0]["decision"], results[2]["decision"]] == ["acme", "other"]
     assert results[1]["problem"]["field"] == "images[1]"
-    assert "limit" not in results[1]["problem"]  # it does not apply here
+    assert "JPEG, PNG" in results[1]["problem"]["limit"]
 
 
 def test_a_batch_takes_json_and_the_filter(taught: TestClient) -> None:
@@ -121,3 +121,4 @@ def test_a_batch_of_more_than_the_limit_is_refused_in_either_form(taught: TestCl
     in_json = taught.post("/classify/batch", json={"images": [{"data": base64_of(ACME)}] * 33})
 
     assert [(refused.status_code, refused.json()["limit"]) for refused in (in_form, in_json)] == [(422, 32)] * 2
+    assert [refused.json()["field"] for refused in (in_form, in_json)] == ["image", "images"]

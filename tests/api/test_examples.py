@@ -119,6 +119,26 @@ def test_one_example_can_be_read_and_removed(client: TestClient) -> None:
     assert client.get(kept).json()["similarity"] is None  # alone now
 
 
+def test_an_outdated_etag_removes_no_example(client: TestClient) -> None:
+    report = client.post("/classes/acme/examples", files=form(ACME, SECOND)).json()
+    path = f"/classes/acme/examples/{report['examples'][0]['id']}"
+    stale = client.get("/classes/acme").headers["ETag"]
+    fresh = client.patch("/classes/acme", json={"threshold": 0.7}).headers["ETag"]
+
+    refused, allowed = (client.delete(path, headers={"If-Match": etag}) for etag in (stale, fresh))
+
+    assert (refused.status_code, refused.json()["limit"]) == (412, 2)
+    assert (allowed.status_code, allowed.json()["version"]) == (200, 3)
+
+
+@pytest.mark.parametrize("etag", ['"1"', "*"])
+def test_an_enrolment_that_is_sent_a_condition_is_refused(client: TestClient, etag: str) -> None:
+    response = client.post("/classes/acme/examples", files=form(ACME), headers={"If-Match": etag})
+
+    assert (response.status_code, response.json()["field"]) == (422, "If-Match")
+    assert client.get("/classes").json()["classes"] == []
+
+
 def test_a_class_without_examples_stays_and_never_answers(client: TestClient) -> None:
     report = client.post("/classes/acme/examples", files=form(ACME)).json()
 

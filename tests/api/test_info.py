@@ -5,6 +5,7 @@ from fastapi.testclient import TestClient
 
 from app import metrics
 from tests.api.drawings import ACME, OTHER, form
+from tests.conftest import MakeClient
 
 
 def sample(client: TestClient, series: str) -> float:
@@ -20,6 +21,7 @@ def test_info_says_what_runs(client: TestClient) -> None:
     assert (info["name"], info["model"], info["networks"]) == ("firstsight", "fakemodelset0000", "fake networks")
     assert (info["store"], info["classes"], info["gallery_version"]) == ("memory", 1, 1)
     assert info["limits"]["max_images_per_request"] == 32
+    assert info["limits"]["max_examples_per_class"] == 1000
 
 
 def test_alive_and_ready(client: TestClient) -> None:
@@ -66,6 +68,17 @@ def test_outcomes_are_counted_single_and_in_batches(client: TestClient) -> None:
 
     client.post("/classify", files=form(ACME))
     client.post("/classify/batch", files=form(ACME, OTHER, ACME))
+
+    assert sample(client, series) == before + 3
+
+
+def test_what_is_refused_for_want_of_time_is_counted_once_single_and_in_batches(make_client: MakeClient) -> None:
+    client = make_client(request_timeout_s=1e-9)
+    series = 'firstsight_refusals_total{reason="DeadlinePassed"}'
+    before = sample(client, series)
+
+    client.post("/classify", files=form(ACME))
+    client.post("/classify/batch", files=form(ACME, OTHER))
 
     assert sample(client, series) == before + 3
 

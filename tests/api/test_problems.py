@@ -12,12 +12,12 @@ from app.adapters.store_memory import MemoryStore
 from app.api.problems import PROBLEMS, problem_of, problem_response
 from app.errors import FirstsightError, StoreUnavailable
 from tests.api.drawings import ACME, form
-from tests.conftest import MakeClient
+from tests.conftest import Logged, MakeClient
 
 
 class FullStore(MemoryStore):
     def commit(self, *args: object, **kwargs: object) -> int:
-        raise StoreUnavailable("The disk is full: nothing was stored.")
+        raise StoreUnavailable("The store /srv/secret.db cannot be used: disk is full.")
 
 
 def leaves(kind: type[FirstsightError] = FirstsightError) -> Iterator[type[FirstsightError]]:
@@ -69,13 +69,16 @@ def test_a_method_that_is_not_offered_is_told_which_are(client: TestClient, path
     assert response.json()["limit"] == offered
 
 
-def test_a_store_that_cannot_keep_is_a_503_that_says_so(make_client: MakeClient) -> None:
+def test_a_store_that_cannot_keep_is_a_503_that_says_so(logged: Logged, make_client: MakeClient) -> None:
     client = make_client(on_store=FullStore())
 
     response = client.post("/classes/acme/examples", files=form(ACME))
 
     assert (response.status_code, response.json()["type"]) == (503, "urn:firstsight:problem:store-unavailable")
-    assert response.json()["detail"] == "The disk is full: nothing was stored."
+    assert "nothing is known to be stored" in response.json()["detail"]
+    assert "secret" not in response.text
+    told = next(line for line in logged() if line.get("status") == 503)
+    assert (told["level"], told["detail"]) == ("error", "The store /srv/secret.db cannot be used: disk is full.")
     assert response.headers["Retry-After"] == "5"
     assert client.get("/classes").json()["classes"] == []
 
