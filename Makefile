@@ -26,7 +26,7 @@ DATA ?= data
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, settings from FIRSTSIGHT_* (docs/settings.md)
+serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, settings from FIRSTSIGHT_* (README.md, "Settings")
 	@exec $(BIN)/firstsight serve
 
 demo: $(VENV)/dev  ## draw brands, enrol one picture of each, recognise them in scenes; leaves build/demo.png
@@ -53,7 +53,8 @@ docs: $(VENV)/dev  ## write again the pages that are made from the code
 train-embedding: $(VENV)/dev  ## train the embedding network on the packs in DATA; again to go on; ARGS="--help" says how
 	$(BIN)/python -m training embedding --data $(DATA) $(ARGS)
 
-train-model-set: $(VENV)/dev  ## what was trained -> models/: ONNX, calibration, manifest
+train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX, calibration, manifest
+	$(BIN)/python -m training discriminant --data $(DATA)
 	$(BIN)/python -m training export
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
 

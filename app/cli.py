@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,18 +16,25 @@ import typer
 from app.api.auth import Scope, create_key
 from app.errors import InvalidSettings
 from app.logs import configure_logs
-from app.main import create_app
-from app.server import Server
 from app.settings import read_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
 
+# What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 @app.command()
 def serve() -> None:
-    """Run the service, with settings from FIRSTSIGHT_* variables (docs/settings.md)."""
+    """Run the service, with settings from FIRSTSIGHT_* variables (README.md, "Settings")."""
+    # As many pictures at once as cores, a thread each: more threads within one would be in the way of the others. The libraries
+    # can be told so before they are loaded and not after; hence the imports behind it.
+    os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
+    from app.main import create_app
+    from app.server import Server
+
     with faults_told():
         settings = read_settings()
         configure_logs(level=settings.log_level, log_format=settings.log_format)

@@ -22,7 +22,7 @@ from app import metrics
 from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
 from app.adapters.index_faiss import FaissIndex
 from app.adapters.model_set import read_model_set
-from app.adapters.networks import OnnxEmbedder
+from app.adapters.networks import open_embedder
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_sqlite import SqliteStore
 from app.api import classes, classify, examples, info
@@ -71,7 +71,7 @@ class Adapters:
 def open_adapters(settings: Settings) -> Adapters:
     loaded = read_model_set(settings.models_dir)
     # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
-    embedder = OnnxEmbedder(loaded.embedding_network, threads=1, device=settings.device)
+    embedder = open_embedder(loaded, threads=1, device=settings.device)
     return Adapters(
         model_set=loaded.model_set,
         embedder=embedder,
@@ -128,6 +128,7 @@ class Service:
                 crop_embedder=crop_embedder,
                 fit=fit,
                 limits=model_set.calibration.warnings,
+                max_examples=settings.max_examples_per_class,
             ),
             classify=Classify(collection=collection, pools=pools, codec=codec, embedder=adapters.embedder, model_set=model_set),
             classes=Classes(collection=collection, pools=pools, fit=fit),
@@ -160,6 +161,7 @@ class Service:
                 max_json_bytes=settings.max_json_bytes,
                 max_image_megapixels=settings.max_image_megapixels,
                 max_images_per_request=settings.max_images_per_request,
+                max_examples_per_class=settings.max_examples_per_class,
                 max_concurrent_requests=settings.max_concurrent_requests,
                 request_timeout_s=settings.request_timeout_s,
             ),

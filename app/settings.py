@@ -1,6 +1,6 @@
 """Every setting, from the environment variables FIRSTSIGHT_*, checked at the start with all faults named at once.
 
-Read in `main.py` and `cli.py` only; what is below them is given the values it needs. `docs/settings.md` is made from this file.
+Read in `main.py` and `cli.py` only; what is below them is given the values it needs. README.md has a table made from this file.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Settings(BaseSettings):
         default_factory=allowed_cores,
         ge=1,
         le=256,
-        description="Pictures decoded at once. Times `MAX_IMAGE_MEGAPIXELS` times 3 MB, this bounds the memory of decoding.",
+        description="Pictures decoded at once. Times `MAX_IMAGE_MEGAPIXELS` times 20 MB, this bounds the memory of decoding: a "
+        "megapixel of most photographs takes up to 8 MB, of a progressive JPEG 10 to 12, of a transparent WebP 20.",
     )
     max_body_bytes: int = Field(
         default=32 * 2**20,
@@ -85,17 +86,26 @@ class Settings(BaseSettings):
         "bodies may be as long as `MAX_BODY_BYTES`.",
     )
     max_body_bytes_in_flight: int = Field(
-        default=256 * 2**20, ge=1024, description="Bytes of all request bodies admitted at one time; bounds the memory they take."
+        default=256 * 2**20,
+        ge=1024,
+        description="Bytes of all request bodies admitted at one time. They take two to three times that in memory: a body is "
+        "there as it came and as the pictures in it, JSON as its text too.",
     )
     max_image_megapixels: float = Field(
         default=50.0, gt=0, le=1000, description="Million pixels of a picture, read off its header before decoding."
     )
     max_images_per_request: int = Field(default=32, ge=1, le=1000, description="Pictures of one enrolment or one batch.")
+    max_examples_per_class: int = Field(
+        default=1000,
+        ge=1,
+        description="Examples of one class; an enrolment that would make it more is refused. What an enrolment costs grows with "
+        "them, because it fits and writes its class whole.",
+    )
     max_concurrent_requests: int = Field(
         default=64,
         ge=1,
-        description="Requests admitted and not yet answered, a batch counting as its pictures; more are refused with 503. "
-        "At 40 pictures a second on two cores, the last in line waits 1.6 s.",
+        description="Requests admitted and not yet answered, a batch counting as its pictures; more are refused with 503. The "
+        "last in line waits for all before it: `bench/results/README.md` has the CPU time of a picture.",
     )
     body_timeout_s: float = Field(
         default=10.0,
@@ -125,6 +135,8 @@ class Settings(BaseSettings):
     def _is_known_store(cls, store: str) -> str:
         if not re.fullmatch(r"sqlite:///.+|memory://", store):
             raise ValueError("must be sqlite:///relative/path, sqlite:////absolute/path or memory://")
+        if Path(store.removeprefix("sqlite:///")) == Path(":memory:"):
+            raise ValueError("is no file but SQLite's memory, which forgets everything at the end; if that is meant, memory://")
         return store
 
     # A rule between two settings stands at the later one, which pydantic checks after the other; so it is reported with the rest.
@@ -159,7 +171,7 @@ def read_settings() -> Settings:
     """The settings in the environment, or InvalidSettings with every fault in them."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     faults = [
-        f"{variable}: there is no such setting; see docs/settings.md"
+        f"{variable}: there is no such setting; README.md has them all"
         for variable in sorted(os.environ)
         if variable.upper().startswith(PREFIX) and variable.upper() not in known
     ]
@@ -172,18 +184,13 @@ def read_settings() -> Settings:
     return settings
 
 
-def settings_page() -> str:
-    """`docs/settings.md`: a row for each setting."""
+def settings_table() -> str:
+    """A row for each setting, in Markdown, for the README."""
     rows = "\n".join(
         f"| `{PREFIX}{name.upper()}` | {_default_of(field)} | {field.description} |"
         for name, field in Settings.model_fields.items()
     )
-    return (
-        "# Settings\n\n"
-        "Environment variables, read once at the start; an empty one counts as not set. A wrong value or an unknown name stops\n"
-        "the start with a message naming it. This page is made by `make docs`.\n\n"
-        f"| variable | default | what it does |\n| --- | --- | --- |\n{rows}\n"
-    )
+    return f"| variable | default | what it does |\n| --- | --- | --- |\n{rows}\n"
 
 
 def is_loopback(host: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.api.auth import KeyRing, Scope
-from app.cli import app
+from app.cli import THREAD_LIMITS, app
 from demo.server import serving
 from tests.model_sets import write_model_set
 
@@ -45,6 +45,47 @@ def test_a_key_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path, argumen
     assert refused.exit_code == 1
     assert refused.output.startswith("Settings cannot be used:")
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("there", ["missing/k.json", "file/k.json"])
+def test_a_key_file_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, there: str) -> None:
+    (tmp_path / "file").touch()
+
+    refused = run(app, ["keys", "create", "shop-app", "--file", str(tmp_path / there)])
+
+    assert refused.exit_code == 1
+    assert refused.output.startswith("Settings cannot be used:")
+    assert f"{tmp_path / there} cannot be written" in refused.output
+
+
+# In place of serving, does what libraries share out among threads, and counts those that there are then.
+COUNT_THREADS = """
+import os, uvicorn
+
+def count(server):
+    import numpy as np
+    from app.adapters.index_faiss import FaissIndex
+    rows = np.ones((4096, 448), np.float32)
+    rows @ rows.T
+    FaissIndex(rows).search(rows[:64], 5, None)
+    print(len(os.listdir("/proc/self/task")))
+
+uvicorn.Server.run = count
+from app.cli import app
+app(["serve"])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux shows them")
+def test_libraries_start_no_threads_to_share_the_work_of_a_picture_whatever_the_environment_asks_for() -> None:
+    def threads(asked_for: str) -> int:
+        environment = os.environ | dict.fromkeys(THREAD_LIMITS, asked_for) | {"FIRSTSIGHT_STORE": "memory://"}
+        counted = subprocess.run(
+            [sys.executable, "-c", COUNT_THREADS], env=environment, capture_output=True, text=True, check=True
+        )
+        return int(counted.stdout)
+
+    assert threads("4") == threads("1")
 
 
 def test_wrong_settings_stop_the_start_by_name() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydantic import BaseModel
 
@@ -12,11 +10,10 @@ from app.api import schemas
 from app.api.problems import PROBLEMS
 from app.api.samples import SAMPLES
 from app.main import create_app
-from docs.generate import generated_pages
+from docs.generate import ROOT, generated_files
 from tests.conftest import settings_for_tests
 
-DOCS = Path(__file__).parent.parent / "docs"
-API = (DOCS / "api.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
 OPERATIONS = [
     f"{method.upper()} {path}"
     for path, methods in create_app(settings_for_tests()).openapi()["paths"].items()
@@ -24,9 +21,9 @@ OPERATIONS = [
 ]
 
 
-@pytest.mark.parametrize("page", ["settings.md", "openapi.json"])
-def test_a_generated_page_is_that_of_the_code(page: str) -> None:
-    assert (DOCS / page).read_text() == generated_pages()[page], "run `make docs`"
+@pytest.mark.parametrize("name", ["README.md", "docs/openapi.json"])
+def test_what_is_generated_is_that_of_the_code(name: str) -> None:
+    assert (ROOT / name).read_text() == generated_files()[name], "run `make docs`"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from app.adapters.store_memory import MemoryStore
+from app.domain.values import Embeddings, PixelArray
 from app.errors import CorruptModelSet
 from app.main import Adapters, create_app, open_adapters, open_store
 from app.service.migrate import Migrate, Progress
 from app.settings import Settings
-from tests.api.drawings import ACME, form
+from tests.api.drawings import ACME, ACME_AGAIN, form
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
+from tests.fakes import FakeEmbedder, model_set_for_tests
 from tests.model_sets import write_model_set
+from tests.tiny_network import DIM, SIDE_PX
 
 
 def waiting_beyond(step: str, client: TestClient) -> str:
@@ -77,6 +83,41 @@ def test_what_was_enrolled_is_there_after_a_restart(make_client: MakeClient, tmp
     assert second.post("/classify", files=form(ACME)).json() == before
 
 
+def test_a_restart_under_another_model_set_says_so_refuses_meanwhile_and_then_serves(tmp_path: Path) -> None:
+    address, go_on = f"sqlite:///{tmp_path / 'firstsight.db'}", threading.Event()
+
+    class WaitingEmbedder(FakeEmbedder):
+        def __call__(self, pictures: PixelArray) -> Embeddings:
+            go_on.wait()
+            return super().__call__(pictures)
+
+    def open_others(settings: Settings) -> Adapters:
+        others = replace(model_set_for_tests(networks="other networks"), id="another model set")
+        return replace(fake_adapters(settings, store=open_store(address)), model_set=others, embedder=WaitingEmbedder())
+
+    with TestClient(
+        create_app(settings_for_tests(), open_adapters=lambda s: fake_adapters(s, store=open_store(address)))
+    ) as before:
+        wait_for_start(before)
+        before.post("/classes/acme/examples", files=form(ACME))
+    with TestClient(create_app(settings_for_tests(), open_adapters=open_others)) as after:
+        waiting_for = waiting_beyond("the networks and the store", after)
+        early = after.post("/classify", files=form(ACME))
+        go_on.set()
+        wait_for_start(after)
+        ready, late = after.get("/readyz"), after.post("/classify", files=form(ACME)).json()
+    with closing(open_store(address)) as store:
+        (acme,) = store.snapshot().classes
+
+    assert waiting_for == "the new model set: 0 of 1 classes are fitted to it"
+    assert (early.status_code, early.headers["Retry-After"]) == (503, "1")
+    assert early.json()["type"] == "urn:firstsight:problem:starting"
+    assert ready.status_code == 200
+    assert (late["decision"], late["model"]) == ("acme", "another model set")
+    assert acme.model is not None
+    assert acme.model.provenance.networks == "other networks"
+
+
 def test_a_start_that_is_stopped_half_way_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never_done(self: Migrate, report: Progress) -> None:
         report(1, 3)
@@ -103,6 +144,25 @@ def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(
 
 def test_the_memory_store_has_no_path() -> None:
     assert isinstance(open_store("memory://"), MemoryStore)
+
+
+@pytest.mark.parametrize("wrong", [{"side_px": SIDE_PX + 8}, {"dim": DIM + 1}])
+def test_a_network_that_does_not_fit_its_manifest_is_never_opened(tmp_path: Path, wrong: dict[str, int]) -> None:
+    cohort = np.eye(wrong.get("dim", DIM), dtype=np.float32)
+    models = write_model_set(tmp_path / "models", lambda manifest: manifest["embedding"].update(wrong), cohort=cohort)
+
+    with pytest.raises(CorruptModelSet, match="its manifest says"):
+        open_adapters(settings_for_tests(models_dir=models, device="cpu"))
+
+
+def test_a_class_has_as_many_examples_as_the_settings_allow(make_client: MakeClient) -> None:
+    client = make_client(max_examples_per_class=1)
+
+    first, second = (client.post("/classes/acme/examples", files=form(picture)) for picture in (ACME, ACME_AGAIN))
+
+    assert (first.status_code, second.status_code) == (201, 422)
+    assert (second.json()["field"], second.json()["limit"]) == ("image", 1)
+    assert client.get("/classes/acme").json()["examples"] == 1
 
 
 def test_a_model_set_in_a_folder_is_opened_whole(tmp_path: Path) -> None:

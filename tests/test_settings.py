@@ -42,6 +42,8 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STORE", "postgres://here"),
         ("STORE", "sqlite:///"),
         ("STORE", "memory://name"),
+        ("STORE", "sqlite:///:memory:"),
+        ("STORE", "sqlite:///./:memory:"),  # the same path, and SQLite is given the path
         ("STORE_IMAGES", "all"),
         ("DEVICE", "tpu"),
         ("INFERENCE_THREADS", "0"),
@@ -49,6 +51,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_BODY_BYTES", "1"),
         ("MAX_BODY_BYTES_IN_FLIGHT", "2048"),
         ("MAX_IMAGE_MEGAPIXELS", "nan"),
+        ("MAX_EXAMPLES_PER_CLASS", "0"),
         ("MAX_CONCURRENT_REQUESTS", "31"),  # under the 32 pictures of a batch
         ("REQUEST_TIMEOUT_S", "0"),
         ("LOG_LEVEL", "loud"),

@@ -16,14 +16,19 @@ from app.domain.values import FloatArray
 class FaissIndex:
     def __init__(self, rows: FloatArray) -> None:
         """`rows` (n, d) are copied; n may be 0."""
+        _stay_on_this_thread()
         self._index = faiss.IndexScalarQuantizer(rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         self._index.add(np.ascontiguousarray(rows))
 
     def search(self, queries: FloatArray, top: int, allowed: NDArray[np.bool_] | None) -> tuple[FloatArray, NDArray[np.int64]]:
-        # Callers are parallel, so FAISS shall not be. OpenMP keeps this number for each calling thread, hence here, not once.
-        faiss.omp_set_num_threads(1)
+        _stay_on_this_thread()
         similarities, rows = self._index.search(np.ascontiguousarray(queries), top, params=_limited_to(allowed))
         return similarities, rows
+
+
+def _stay_on_this_thread() -> None:
+    # Callers are parallel, so FAISS shall not be. OpenMP keeps this number for each calling thread, hence in each call, not once.
+    faiss.omp_set_num_threads(1)
 
 
 def _limited_to(allowed: NDArray[np.bool_] | None) -> faiss.SearchParameters | None:

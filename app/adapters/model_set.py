@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.domain.calibration import Calibration, calibration_from_json
 from app.domain.model_set import ModelSet
-from app.domain.values import FloatArray, Provenance
+from app.domain.values import Provenance
 from app.errors import CorruptModelSet
 
 UNIT_TOLERANCE = 1e-3  # of a length; a cohort may have been stored in half precision on its way
@@ -128,7 +129,7 @@ def _calibration_of(manifest: _Manifest) -> Calibration:
         raise CorruptModelSet(f"manifest.json cannot be used: {error}") from error
 
 
-def _read_cohort(folder: Path, manifest: _Manifest) -> FloatArray:
+def _read_cohort(folder: Path, manifest: _Manifest) -> NDArray[np.float64]:
     data = _read_checked(folder, manifest.cohort)
     try:
         cohort = np.load(io.BytesIO(data), allow_pickle=False)
@@ -139,7 +140,7 @@ def _read_cohort(folder: Path, manifest: _Manifest) -> FloatArray:
         raise CorruptModelSet(f"{manifest.cohort.file} holds {cohort.dtype} {cohort.shape}, not float32 (2 or more, {dim}).")
     if not np.all(np.abs(np.linalg.norm(cohort, axis=1) - 1) < UNIT_TOLERANCE):
         raise CorruptModelSet(f"{manifest.cohort.file} holds vectors that are not of unit length.")
-    return np.asarray(cohort, dtype=np.float32)
+    return np.asarray(cohort, dtype=np.float64)  # what thresholds are computed in: once here, not at every enrolment
 
 
 def _hash_of(entries: dict[str, Any]) -> str:

@@ -38,8 +38,7 @@ class OnnxEmbedder:
         # thread a batch is no faster, and with one shape the memory arena stops growing.
         outputs = [self._session.run(OUTPUTS, {self._input: picture[np.newaxis]}) for picture in pictures]
         embedding, features, dense = (np.concatenate(output) for output in zip(*outputs, strict=True))
-        _check_unit(embedding)
-        return Embeddings(embedding=embedding, features=features, dense=dense)
+        return Embeddings(embedding=_unit(embedding), features=features, dense=dense)
 
 
 def open_embedder(loaded: LoadedModelSet, *, threads: int, device: Device) -> OnnxEmbedder:
@@ -90,7 +89,9 @@ def _shape_of(session: onnxruntime.InferenceSession) -> tuple[str, int, int]:
     )
 
 
-def _check_unit(embedding: FloatArray) -> None:
-    lengths = np.linalg.norm(embedding, axis=1)  # (n,)
+def _unit(embedding: FloatArray) -> FloatArray:
+    """(n, d) of nearly unit length -> of unit length, so that no similarity comes out above 1."""
+    lengths = np.linalg.norm(embedding.astype(np.float64), axis=1, keepdims=True)  # (n, 1)
     if not np.all(np.abs(lengths - 1) < UNIT_TOLERANCE):  # NaN fails this too
-        raise CorruptModelSet(f"The embedding network gave vectors of lengths {lengths.tolist()} instead of 1.")
+        raise CorruptModelSet(f"The embedding network gave vectors of lengths {lengths.ravel().tolist()} instead of 1.")
+    return np.asarray(embedding / lengths, dtype=np.float32)

@@ -96,7 +96,11 @@ class SqliteStore:
             raise IncompatibleStore(f"{self._path} has schema {found}; this version knows schemas up to {SCHEMA_VERSION}.")
         if found == 0 and tables:
             raise IncompatibleStore(f"{self._path} is a database of another program.")
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        (journal,) = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if journal != "wal":  # SQLite raises nothing: it goes on with what the file, or its file system, allows
+            raise StoreUnavailable(
+                f"The store {self._path} can have no write-ahead log, its journal is {journal!r}: name a file on a local disk."
+            )
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
         if not tables:

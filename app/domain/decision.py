@@ -27,10 +27,12 @@ def decide(candidates: Sequence[Candidate], calibration: Calibration) -> tuple[O
     if not accepted:
         is_near = any(candidate.similarity >= candidate.threshold - calibration.doubtful_margin for candidate in candidates)
         return Outcome.DOUBTFUL if is_near else Outcome.UNKNOWN, None, Reason.BELOW_THRESHOLD
-    # In similarity, not probability: close to 1 probabilities crowd together however far apart the classes are.
-    if len(accepted) > 1 and accepted[0].similarity - accepted[1].similarity < calibration.ambiguous_margin:
+    best, *others = accepted
+    # In similarity, not probability: close to 1 probabilities crowd together however far apart the classes are. So the rival is
+    # not just the next in rank: it is any that lies less than the margin behind the best, or is more similar than that.
+    if any(best.similarity - other.similarity < calibration.ambiguous_margin for other in others):
         return Outcome.DOUBTFUL, None, Reason.AMBIGUOUS
-    return Outcome.MATCH, accepted[0].class_name, None
+    return Outcome.MATCH, best.class_name, None
 
 
 def evidence_of(query: FloatArray, examples: Sequence[Example]) -> tuple[Evidence, ...]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.domain.calibration import Calibration
-from app.domain.values import FloatArray, Provenance
+from app.domain.values import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,4 +17,4 @@ class ModelSet:
     provenance: Provenance
     calibration: Calibration
     view_shares: tuple[float, ...]  # of the support views; see domain/views.py
-    cohort: FloatArray  # (m, d) unit length: embeddings of things that nobody enrols
+    cohort: NDArray[np.float64]  # (m, d) unit length: embeddings of things that nobody enrols

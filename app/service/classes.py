@@ -96,19 +96,19 @@ class Classes:
         _, committed = await self._change(class_name, lambda state: ClassRemoved(state.name), expected, deadline)
         return committed.version
 
-    def examples(self, class_name: str, limit: int, cursor: str | None) -> ExamplePage:
+    async def examples(self, class_name: str, limit: int, cursor: str | None, *, deadline: Deadline) -> ExamplePage:
         """Up to `limit` examples by id, as in `page`."""
         examples = self._collection.state_of(class_name).examples
         start = bisect_right(examples, _key_of(cursor), key=lambda example: example.id)
         more = start + limit < len(examples)
-        return ExamplePage(
-            _listed(examples, slice(start, start + limit)), _cursor_of(examples[start + limit - 1].id) if more else None
-        )
+        listed = await self._pools.infer(_listed, examples, slice(start, start + limit), deadline=deadline)
+        return ExamplePage(listed, _cursor_of(examples[start + limit - 1].id) if more else None)
 
-    def example(self, class_name: str, example_id: str) -> ListedExample:
+    async def example(self, class_name: str, example_id: str, *, deadline: Deadline) -> ListedExample:
         examples = self._collection.state_of(class_name).examples
         position = _position_of(example_id, class_name, examples)
-        return _listed(examples, slice(position, position + 1))[0]
+        (listed,) = await self._pools.infer(_listed, examples, slice(position, position + 1), deadline=deadline)
+        return listed
 
     async def remove_example(self, class_name: str, example_id: str, *, expected: int | None = None, deadline: Deadline) -> int:
         """Fits the class again without the example. A class may have none left, and then never answers."""
@@ -170,6 +170,7 @@ def _position_of(example_id: str, class_name: str, examples: Sequence[Example]) 
 
 
 def _listed(examples: Sequence[Example], asked: slice) -> tuple[ListedExample, ...]:
+    # Takes time in proportion to all examples of the class, however few are asked for: not for the event loop.
     if len(examples) < 2:
         return tuple(ListedExample(example, None) for example in examples[asked])
     similarities = similarities_to_rest(np.stack([example.embedding for example in examples]), asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,9 +20,9 @@ from app.service.ports import Embedder
 # Pixels decoded for each pixel the network sees: from twice as many on, the reduced decode of JPEG cannot be told from a full one
 # (Pillow's own default in `thumbnail`).
 OVERSAMPLING = 2
-# Classes found by similarity and then ranked by probability. The two orders differ where thresholds do, among neighbours:
-# enough that the decision does not depend on `top_k`.
-SHORTLIST = 32
+# Classes found by similarity, and then ranked and decided among. One number, and not less than any `top_k`, so that how many are
+# shown never changes the decision: a class with a low threshold may be accepted from far down.
+SHORTLIST = 100
 
 
 class Classify:
@@ -37,7 +36,10 @@ class Classify:
         self._model_set = model_set
 
     async def __call__(self, upload: Upload, *, top_k: int, classes: frozenset[str] | None, deadline: Deadline) -> Answer:
-        """The best `top_k` of all classes, or of `classes`. InvalidInput for a name in `classes` that is not enrolled."""
+        """The best `top_k`, SHORTLIST at most, of all classes or of `classes`.
+
+        InvalidInput for a name in `classes` that is not enrolled.
+        """
         served = self._served(classes)
         return await self._classify(upload, served, top_k, classes, deadline)
 
@@ -46,16 +48,14 @@ class Classify:
     ) -> list[Answer | FirstsightError]:
         """One answer or error for each picture, in their order; they share no fate but the `classes` filter."""
         served = self._served(classes)
-        turns = self._pools.turns()
 
         async def classify(upload: Upload) -> Answer | FirstsightError:
-            async with turns:
-                try:
-                    return await self._classify(upload, served, top_k, classes, deadline)
-                except FirstsightError as error:
-                    return error
+            try:
+                return await self._classify(upload, served, top_k, classes, deadline)
+            except FirstsightError as error:
+                return error
 
-        return await asyncio.gather(*map(classify, uploads))
+        return await self._pools.for_each(uploads, classify)
 
     def _served(self, classes: frozenset[str] | None) -> Served:
         served = self._collection.served
@@ -80,7 +80,7 @@ class Classify:
         with stage("embed"):
             query = self._embedder(pixels[np.newaxis]).embedding[0]  # (d,)
         with stage("search"):
-            scored = served.best_classes(query, max(top_k, SHORTLIST), classes)
+            scored = served.best_classes(query, SHORTLIST, classes)
         with stage("decide"):
             calibration = self._model_set.calibration
             candidates = rank(scored, calibration)

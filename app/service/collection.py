@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.domain.changes import Change
+from app.domain.changes import Change, Committed
 from app.domain.gallery import Gallery
 from app.domain.values import ClassState
 from app.errors import UnknownClass
@@ -53,5 +53,5 @@ class Collection:
         # In one piece on the store's thread: a request that is cancelled in between must not leave a change unserved.
         with stage("commit"):
             version = self._store.commit(change, expected=expected, crops=crops)
-            self._galleries.advance()
+            self._galleries.take(Committed(version, change))
         return version

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 from app.domain.changes import ExamplesAdded
 from app.domain.checks import WarningLimits, picture_warnings, support_warnings
 from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, PixelArray, Upload
-from app.errors import VersionConflict
+from app.errors import InvalidInput, VersionConflict
 from app.service.collection import Collection
 from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
 from app.service.follow import Served
@@ -84,6 +83,7 @@ class Enrol:
         crop_embedder: CropEmbedder,
         fit: Callable[[Sequence[Example]], ClassModel],
         limits: WarningLimits,
+        max_examples: int,
     ) -> None:
         self._collection = collection
         self._pools = pools
@@ -91,9 +91,11 @@ class Enrol:
         self._crop_embedder = crop_embedder
         self._fit = fit
         self._limits = limits
+        self._max_examples = max_examples  # of a class
 
     async def __call__(self, class_name: str, uploads: Sequence[Upload], *, dry_run: bool, deadline: Deadline) -> EnrolmentReport:
-        offers = await self._read_all(uploads, deadline)
+        # One bad picture refuses them all.
+        offers = await self._pools.for_each(uploads, lambda upload: self._read(upload, deadline))
         while True:
             proposal = await self._pools.infer(self._propose, class_name, offers, dry_run, deadline=deadline)
             if dry_run or not proposal.change.examples:
@@ -104,20 +106,9 @@ class Enrol:
                 # Somebody else changed the class in between: fit it again with what they added. The deadline ends this.
                 await self._collection.catch_up(deadline)
 
-    async def _read_all(self, uploads: Sequence[Upload], deadline: Deadline) -> list[_Offer]:
-        turns = self._pools.turns()
-
-        async def read(upload: Upload) -> _Offer:
-            async with turns:
-                prepared = await self._pools.decode(self._prepare, upload, deadline=deadline)
-                return await self._pools.infer(self._embed, prepared, deadline=deadline)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                reading = [group.create_task(read(upload)) for upload in uploads]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # one bad picture refuses them all, and is what the caller must hear of
-        return [task.result() for task in reading]
+    async def _read(self, upload: Upload, deadline: Deadline) -> _Offer:
+        prepared = await self._pools.decode(self._prepare, upload, deadline=deadline)
+        return await self._pools.infer(self._embed, prepared, deadline=deadline)
 
     def _prepare(self, upload: Upload) -> _Prepared:
         with stage("decode"):
@@ -137,6 +128,12 @@ class Enrol:
         known = {example.id: example for example in state.examples} if state else {}
         added = {offer.example.id: offer.example for offer in offers if offer.example.id not in known}
         everything = list((known | added).values())
+        if added and len(everything) > self._max_examples:
+            raise InvalidInput(
+                f"A class has {self._max_examples} examples at most; this one has {len(known)}, and {len(added)} more were sent.",
+                field="image",
+                limit=self._max_examples,
+            )
         model = self._fit(everything)
         with stage("search"):
             nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
+from app.domain.changes import Committed
 from app.domain.gallery import Gallery
 from app.domain.values import ClassState, FloatArray
 from app.errors import LogTrimmed
@@ -49,10 +50,14 @@ class Galleries:
         self._in_background = in_background
         self._advancing = Lock()  # held while the reference moves: two movers could otherwise go back to an older version
         self._compacting = False
+        self._behind = False  # something is committed that could not be followed, and nobody is trying again
         self._current = self._serve(Gallery.empty(networks))
 
     @property
     def current(self) -> Served:
+        if self._behind:
+            self._behind = False
+            self._in_background(self._catch_up)
         return self._current
 
     def start(self) -> Served:
@@ -63,13 +68,40 @@ class Galleries:
 
     def advance(self) -> Served:
         """Follows the store to its end. What was committed before the call is in what comes back, and in `current`."""
+        return self._move(self._followed)
+
+    def take(self, committed: Committed) -> None:
+        """Serves what this process has just committed. Never fails: it is durable, and its caller must not hear otherwise.
+
+        Where others have committed in between and the store cannot be followed, the next look at `current` has it tried again.
+        """
+
+        def taken(served: Served) -> Served:
+            if committed.version != served.gallery.version + 1:
+                return self._followed(served)
+            return Served(served.gallery.fold(committed), served.index)
+
+        try:
+            self._move(taken)
+        except Exception:
+            logger.exception("change %d is committed and not served yet", committed.version)
+            self._behind = True
+
+    def _move(self, next_of: Callable[[Served], Served]) -> Served:
         with self._advancing:
-            served = self._current = self._followed(self._current)
+            served = self._current = next_of(self._current)
             due = served.gallery.needs_compaction and not self._compacting
             self._compacting = self._compacting or due
         if due:
             self._in_background(self._compact)
         return served
+
+    def _catch_up(self) -> None:
+        try:
+            self.advance()
+        except Exception:
+            logger.exception("the store could not be followed")
+            self._behind = True
 
     def _serve(self, gallery: Gallery) -> Served:
         return Served(gallery, self._make_index(gallery.block.representatives()))

@@ -1,7 +1,8 @@
 """Where the work of a request runs: bounded pools of threads for decoding and for inference, and one thread for the store.
 
 Decoding, the network and the search release the interpreter lock, so threads are enough. Work whose request was cancelled or
-whose deadline has passed is not started; what has started runs to its end, though nobody may wait for it any more.
+whose deadline has passed is not started, and its arguments are let go at once; what has started runs to its end, though nobody
+may wait for it any more.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from app import metrics
 from app.errors import DeadlinePassed
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
@@ -70,21 +72,36 @@ class Pools:
         self._store = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def decode(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
-        return await _in_time(_run(self._decode, work, *args, deadline=deadline), deadline)
+        return await _in_time(self._decode, lambda: work(*args), deadline)
 
     async def infer(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
-        return await _in_time(_run(self._inference, work, *args, deadline=deadline), deadline)
+        return await _in_time(self._inference, lambda: work(*args), deadline)
 
     async def store(self, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
         """All calls of the store go through its one thread, in the order they came.
 
-        What has started is waited for past the deadline too: a caller must not be told that a commit failed which did not.
+        What has started is waited for past the deadline too: a caller must not be told that a commit failed which did not. What
+        still queues at the deadline, behind a disk that hangs, never runs.
         """
-        return await _run(self._store, work, *args, deadline=deadline)
+        return await _started_in_time(self._store, lambda: work(*args), deadline)
 
-    def turns(self) -> asyncio.Semaphore:
-        """For the pictures of one request: no more at once than can run, so that many of them do not hold up other requests."""
-        return asyncio.Semaphore(self._workers)
+    async def for_each(self, items: Iterable[Item], work: Callable[[Item], Coroutine[Any, Any, Result]]) -> list[Result]:
+        """For the pictures of one request: no more at once than can run, so that many of them do not hold up other requests.
+
+        The first failure ends them all, and is what the caller hears of.
+        """
+        turns = asyncio.Semaphore(self._workers)
+
+        async def in_turn(item: Item) -> Result:
+            async with turns:
+                return await work(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_turn(item)) for item in items]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     def close(self) -> None:
         """Waits for what has started; what still queues is cancelled."""
@@ -92,21 +109,54 @@ class Pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def _run(pool: ThreadPoolExecutor, work: Callable[[*Arguments], Result], *args: *Arguments, deadline: Deadline) -> Result:
+async def _in_time(pool: ThreadPoolExecutor, work: Callable[[], Result], deadline: Deadline) -> Result:
+    """The result; DeadlinePassed if it is not there by then."""
+    queued = [work]
+    future = _submit(pool, queued, deadline)
+    try:
+        async with asyncio.timeout(deadline.remaining_s):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        raise DeadlinePassed(TOO_LATE) from None
+    finally:
+        _withdraw(future, queued)
+
+
+async def _started_in_time(pool: ThreadPoolExecutor, work: Callable[[], Result], deadline: Deadline) -> Result:
+    """The result, whenever it comes; DeadlinePassed if the work has not started by then."""
+    queued = [work]
+    future = _submit(pool, queued, deadline)
+    answer = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait((answer,), timeout=deadline.remaining_s)
+        if not answer.done() and _withdraw(future, queued):
+            raise DeadlinePassed(TOO_LATE)
+        return await answer
+    finally:
+        answer.cancel()  # of one that nobody waits for any more, nobody is to be told that it failed
+        _withdraw(future, queued)
+
+
+def _submit(pool: ThreadPoolExecutor, queued: list[Callable[[], Result]], deadline: Deadline) -> Future[Result]:
+    """`queued` holds the work until it starts.
+
+    An executor keeps a cancelled item until a thread comes by, and in the work may be an upload of many megabytes, which nobody
+    counts any more. So the item holds only the list, which `_withdraw` can empty.
+    """
     submitted = time.perf_counter()
 
     def start() -> Result:
         metrics.observe_stage("queue", time.perf_counter() - submitted)
         deadline.check()
-        return work(*args)
+        return queued.pop()()
 
-    # Cancelling the awaiting task cancels the pool's future, which then never starts if it has not yet. The context goes along,
-    # so that the stages are counted to their request.
-    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, start)
+    # The context goes along, so that the stages are counted to their request.
+    return pool.submit(copy_context().run, start)
 
 
-async def _in_time(running: Awaitable[Result], deadline: Deadline) -> Result:
-    try:
-        return await asyncio.wait_for(running, deadline.remaining_s)
-    except TimeoutError:
-        raise DeadlinePassed(TOO_LATE) from None
+def _withdraw(future: Future[Result], queued: list[Callable[[], Result]]) -> bool:
+    """Whether the work had not started, and now never does."""
+    withdrawn = future.cancel()
+    if withdrawn:
+        queued.clear()
+    return withdrawn

@@ -20,6 +20,7 @@ def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
     assert (loaded.name, loaded.preprocessing) == ("tiny", "none")
     assert loaded.model_set.calibration == calibration_for_tests()
     assert loaded.model_set.view_shares == (0.8, 0.6)
+    assert loaded.model_set.cohort.dtype == np.float64  # as thresholds are computed: no enrolment has to convert it
     assert loaded.model_set.cohort.tolist() == np.eye(DIM).tolist()
     assert (loaded.side_px, loaded.dim, loaded.embedding_network) == (SIDE_PX, DIM, tiny_network())
 

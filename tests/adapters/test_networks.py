@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder, open_embedder
+from app.domain.gallery import similarity_of
 from app.errors import CorruptModelSet, InvalidSettings
 from tests.model_sets import write_model_set
 from tests.tiny_network import CELL_PX, DIM, SIDE_PX, tiny_network
@@ -59,6 +60,13 @@ def test_vectors_that_are_not_of_unit_length_never_leave(scale: float) -> None:
     embedder = OnnxEmbedder(tiny_network(scale=scale))
     with pytest.raises(CorruptModelSet, match="instead of 1"):
         embedder(BLACK)
+
+
+@pytest.mark.parametrize("scale", [1.0008, 0.9992])
+def test_vectors_of_half_precision_leave_at_unit_length(scale: float) -> None:
+    embedding = OnnxEmbedder(tiny_network(scale=scale))(BLACK).embedding
+    assert embedding.dtype == np.float32
+    assert similarity_of(embedding[0], embedding) == 1.0
 
 
 def test_auto_finds_something_to_run_on() -> None:

@@ -43,6 +43,12 @@ def test_every_commit_is_flushed_to_the_disk(store: SqliteStore) -> None:
     assert (synchronous, journal) == (2, "wal")
 
 
+def test_a_store_that_can_have_no_write_ahead_log_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # where the lock file goes
+    with pytest.raises(StoreUnavailable, match="its journal is 'memory'"):
+        SqliteStore(Path(":memory:"))
+
+
 def test_a_commit_that_fails_half_way_leaves_nothing_behind(store: SqliteStore) -> None:
     unwritable: Any = object()  # crops are written after the class
     with pytest.raises(StoreUnavailable):

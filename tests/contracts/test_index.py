@@ -83,6 +83,22 @@ def test_searching_starts_no_threads(make_index: MakeIndex) -> None:
     assert after <= before
 
 
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
+def test_making_an_index_starts_no_threads(make_index: MakeIndex) -> None:
+    counted = []
+
+    def make() -> None:
+        counted.append(len(list(TASKS.iterdir())))
+        make_index(ROWS)
+        counted.append(len(list(TASKS.iterdir())))
+
+    caller = Thread(target=make)
+    caller.start()
+    caller.join()
+    before, after = counted
+    assert after <= before
+
+
 def test_an_index_of_nothing_can_be_made(make_index: MakeIndex) -> None:
     make_index(Gallery.empty(NETWORKS).block.representatives())
 

@@ -49,6 +49,12 @@ def test_two_accepted_classes_that_are_too_close_are_ambiguous(second: float, ou
     assert found == ((outcome, None, Reason.AMBIGUOUS) if outcome is Outcome.DOUBTFUL else (outcome, "acme", None))
 
 
+@pytest.mark.parametrize("third", [0.69, 0.71, 0.90])
+def test_a_rival_too_close_or_more_similar_need_not_be_the_next_in_rank(third: float) -> None:
+    candidates = [candidate("acme", 0.70), candidate("far", 0.61), candidate("rival", third)]
+    assert decide(candidates, CALIBRATION) == (Outcome.DOUBTFUL, None, Reason.AMBIGUOUS)
+
+
 def test_a_class_that_is_not_accepted_makes_nothing_ambiguous() -> None:
     candidates = [candidate("acme", 0.7), candidate("strict", 0.695, threshold=0.9)]
     assert decide(candidates, CALIBRATION) == (Outcome.MATCH, "acme", None)

@@ -39,7 +39,13 @@ def drawing(top: Colour, bottom: Colour | None = None, *, side_px: int = 64) -> 
 
 class Service:
     def __init__(
-        self, pools: Pools, *, store: Store | None = None, model_set: ModelSet | None = None, keep_crops: bool = True
+        self,
+        pools: Pools,
+        *,
+        store: Store | None = None,
+        model_set: ModelSet | None = None,
+        keep_crops: bool = True,
+        max_examples: int = 1000,
     ) -> None:
         self.store = store or MemoryStore()
         self.model_set = model_set or model_set_for_tests()
@@ -58,6 +64,7 @@ class Service:
             crop_embedder=crop_embedder,
             fit=fit,
             limits=self.model_set.calibration.warnings,
+            max_examples=max_examples,
         )
         self.classify_one = Classify(
             collection=self.collection, pools=pools, codec=codec, embedder=embedder, model_set=self.model_set

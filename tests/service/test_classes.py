@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.domain.values import ClassState, Outcome
+from app.domain.representatives import similarities_to_rest
+from app.domain.values import ClassState, FloatArray, Outcome
 from app.errors import InvalidInput, NameTaken, NotFound, UnknownClass, UnknownExample, VersionConflict
-from app.service.classes import MAX_METADATA_BYTES
+from app.service import classes
+from app.service.classes import MAX_METADATA_BYTES, ExamplePage, ListedExample
 from app.service.pools import Deadline
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, Service, drawing
 from tests.service.test_enrol import OvertakenStore
@@ -26,6 +29,14 @@ def remove(service: Service, class_name: str, **options: Any) -> int:
 
 def remove_example(service: Service, class_name: str, example_id: str, **options: Any) -> int:
     return asyncio.run(service.classes.remove_example(class_name, example_id, **options, deadline=NEVER))
+
+
+def list_examples(service: Service, class_name: str, limit: int, cursor: str | None) -> ExamplePage:
+    return asyncio.run(service.classes.examples(class_name, limit, cursor, deadline=NEVER))
+
+
+def read_example(service: Service, class_name: str, example_id: str) -> ListedExample:
+    return asyncio.run(service.classes.example(class_name, example_id, deadline=NEVER))
 
 
 def test_pages_hold_every_class_once_by_name(service: Service) -> None:
@@ -62,8 +73,8 @@ def test_a_cursor_of_ones_own_making_is_refused(service: Service, cursor: str) -
 def test_what_is_not_enrolled_is_unknown_to_every_call(service: Service) -> None:
     calls: list[Callable[[], object]] = [
         lambda: service.classes.get("nobody"),
-        lambda: service.classes.examples("nobody", 5, None),
-        lambda: service.classes.example("nobody", "0"),
+        lambda: list_examples(service, "nobody", 5, None),
+        lambda: read_example(service, "nobody", "0"),
         lambda: configure(service, "nobody", threshold=0.5),
         lambda: remove(service, "nobody"),
         lambda: remove_example(service, "nobody", "0"),
@@ -159,24 +170,38 @@ def test_a_removed_class_can_be_enrolled_again(service: Service) -> None:
 
 def test_examples_are_paged_by_id_with_their_fit_to_the_others(service: Service) -> None:
     service.enrol("acme", drawing(RED), drawing(PINK), drawing(GREEN))
-    first = service.classes.examples("acme", 2, None)
-    rest = service.classes.examples("acme", 2, first.next_cursor)
+    first = list_examples(service, "acme", 2, None)
+    rest = list_examples(service, "acme", 2, first.next_cursor)
     listed = first.examples + rest.examples
     assert [one.example for one in listed] == list(service.classes.get("acme").examples)
     assert rest.next_cursor is None
-    assert [service.classes.example("acme", one.example.id) for one in listed] == list(listed)
+    assert [read_example(service, "acme", one.example.id) for one in listed] == list(listed)
 
 
 def test_an_odd_example_fits_its_class_least(service: Service) -> None:
     green = service.enrol("acme", drawing(GREEN)).examples[0]
     service.enrol("acme", drawing(RED), drawing(PINK))
-    listed = service.classes.examples("acme", 5, None).examples
+    listed = list_examples(service, "acme", 5, None).examples
     assert min(listed, key=lambda one: one.similarity or 0).example.id == green.id
+
+
+def test_examples_are_compared_off_the_event_loop(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def compare(support: FloatArray, members: slice) -> list[float]:
+        threads.append(threading.current_thread().name.split("_")[0])
+        return similarities_to_rest(support, members)
+
+    example = service.enrol("acme", drawing(RED), drawing(PINK)).examples[0]
+    monkeypatch.setattr(classes, "similarities_to_rest", compare)
+    list_examples(service, "acme", 5, None)
+    read_example(service, "acme", example.id)
+    assert threads == ["inference", "inference"]
 
 
 def test_a_lone_example_has_nothing_to_fit(service: Service) -> None:
     service.enrol("acme", drawing(RED))
-    assert service.classes.examples("acme", 5, None).examples[0].similarity is None
+    assert list_examples(service, "acme", 5, None).examples[0].similarity is None
 
 
 def test_without_an_example_the_class_is_as_if_it_had_never_been_given(make_service: Callable[..., Service]) -> None:
@@ -202,7 +227,7 @@ def test_a_class_without_examples_stays_and_never_answers(service: Service) -> N
 
 def test_an_unknown_example_is_said(service: Service) -> None:
     service.enrol("acme", drawing(RED))
-    for call in (lambda: service.classes.example("acme", "0"), lambda: remove_example(service, "acme", "0")):
+    for call in (lambda: read_example(service, "acme", "0"), lambda: remove_example(service, "acme", "0")):
         with pytest.raises(UnknownExample):
             call()
     with pytest.raises(UnknownExample):

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.values import Answer, Box, Outcome, Reason, Upload
+from app.api.schemas import MAX_TOP_K
+from app.domain.values import Answer, Box, Embeddings, Outcome, PixelArray, Reason, Upload
 from app.errors import DeadlinePassed, FirstsightError, InvalidInput, InvalidPicture
 from app.service.classify import SHORTLIST
 from app.service.pools import Deadline
-from tests.fakes import model_set_for_tests
+from tests.fakes import FakeEmbedder, model_set_for_tests
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing
 
 
@@ -59,6 +60,17 @@ def test_the_decision_does_not_depend_on_how_many_candidates_are_shown(service: 
     assert few.reason is many.reason is Reason.AMBIGUOUS
 
 
+def test_a_class_accepted_from_far_down_is_the_decision_however_few_are_shown(service: Service) -> None:
+    # All reds are nearer to pink than green is, and none is accepted.
+    for number in range(40):
+        service.enrol(f"red {number}", drawing((200 + number, 20, 20)))
+        asyncio.run(service.classes.configure(f"red {number}", threshold=1.0, deadline=Deadline.never()))
+    service.enrol("green", drawing(GREEN))
+    asyncio.run(service.classes.configure("green", threshold=-1.0, deadline=Deadline.never()))
+    few, many = (service.classify(drawing(PINK), top_k=top_k) for top_k in (1, MAX_TOP_K))
+    assert few.decision == many.decision == "green"
+
+
 def test_the_best_is_the_most_probable_though_another_is_more_similar(make_service: Callable[..., Service]) -> None:
     model_set = model_set_for_tests()
     from_the_cohort_alone = replace(model_set.calibration, threshold_floor=-1.0, threshold_ceiling=1.0)
@@ -66,9 +78,10 @@ def test_the_best_is_the_most_probable_though_another_is_more_similar(make_servi
     # Grey is nearer to everything than white is, the cohort too, so its threshold is higher.
     service.enrol("grey", drawing((140, 120, 125)))
     service.enrol("white", drawing(WHITE))
-    white, grey = service.classify(drawing(RED, WHITE)).candidates
+    pale = drawing((232, 26, 26), WHITE)
+    white, grey = service.classify(pale).candidates
     assert grey.similarity > white.similarity
-    assert service.classify(drawing(RED, WHITE), top_k=1).candidates == (white,)
+    assert service.classify(pale, top_k=1).candidates == (white,)
 
 
 def test_evidence_names_the_nearest_of_many_examples(service: Service) -> None:
@@ -128,7 +141,18 @@ def test_a_batch_is_refused_whole_for_a_class_that_is_not_enrolled(service: Serv
         classify_batch(service, drawing(RED), classes=frozenset({"nobody"}))
 
 
-def test_more_candidates_can_be_asked_for_than_are_shortlisted(service: Service) -> None:
-    for number in range(SHORTLIST + 2):
-        service.enrol(f"class {number}", drawing((number * 7, 255 - number * 7, 128)))
-    assert len(service.classify(drawing(RED), top_k=SHORTLIST + 1).candidates) == SHORTLIST + 1
+def test_a_batch_that_meets_a_fault_of_ours_leaves_nothing_running(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FakeEmbedder, pictures: PixelArray) -> Embeddings:
+        raise MemoryError
+
+    async def classify_all() -> int:
+        with pytest.raises(MemoryError):
+            await service.classify_one.batch([Upload(drawing(RED))] * 20, top_k=5, classes=None, deadline=Deadline.never())
+        return len(asyncio.all_tasks())
+
+    monkeypatch.setattr(FakeEmbedder, "__call__", broken)
+    assert asyncio.run(classify_all()) == 1  # the one that counts
+
+
+def test_no_more_can_be_shown_than_are_decided_among() -> None:
+    assert SHORTLIST >= MAX_TOP_K

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from app.adapters.store_memory import MemoryStore
-from app.domain.changes import Change, ClassConfigured
+from app.domain.changes import Change, ClassConfigured, Committed
 from app.domain.values import Box, Upload, WarningCode
-from app.errors import DeadlinePassed, InvalidPicture
+from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavailable
 from app.service.enrol import EnrolmentReport
 from app.service.pools import Deadline
+from tests.fakes import model_set_for_tests
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing
+from tests.values import added
 
 
 def codes(report: EnrolmentReport, position: int = 0) -> set[WarningCode]:
@@ -197,3 +199,58 @@ def test_an_enrolment_that_was_overtaken_is_made_again_on_the_newer_class(make_s
     report = service.enrol("acme", drawing(GREEN))
     assert (report.version, report.threshold) == (3, 0.9)
     assert len(service.classes.get("acme").examples) == 2
+
+
+class UnreadableStore(MemoryStore):
+    """Takes commits, and fails once to say what they were. Where it is `overtaken`, somebody else commits just before."""
+
+    def __init__(self, *, overtaken: bool = False) -> None:
+        super().__init__()
+        self.overtaken = overtaken
+        self.faults = [StoreUnavailable("away")]
+
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+        if self.overtaken:
+            self.overtaken = False
+            super().commit(added("theirs", networks=model_set_for_tests().provenance.networks), expected=0, crops={})
+        return super().commit(change, expected=expected, crops=crops)
+
+    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+        if self.faults:
+            raise self.faults.pop()
+        return super().follow(after, limit=limit)
+
+
+def test_what_was_committed_is_served_though_the_store_cannot_be_read(make_service: Callable[..., Service]) -> None:
+    service = make_service(store=UnreadableStore())
+    assert service.enrol("acme", drawing(RED)).stored
+    assert service.classify(drawing(RED)).decision == "acme"
+
+
+def test_a_commit_that_cannot_be_followed_is_told_as_done_and_followed_at_the_next_look(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(store=UnreadableStore(overtaken=True))
+    report = service.enrol("acme", drawing(RED))
+    assert (report.stored, report.version) == (True, 2)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert service.classes.get("acme").version == 2
+    assert service.classes.get("theirs").version == 1
+
+
+def test_a_class_takes_as_many_examples_as_it_may_have_and_no_more(make_service: Callable[..., Service]) -> None:
+    service = make_service(max_examples=2)
+    service.enrol("acme", drawing(RED))
+    with pytest.raises(InvalidInput, match="2 examples at most") as refusal:
+        service.enrol("acme", drawing(GREEN), drawing(BLUE))
+    assert (refusal.value.field, refusal.value.limit) == ("image", 2)
+    assert service.version == 1
+    assert service.enrol("acme", drawing(GREEN)).stored
+    assert not service.enrol("acme", drawing(RED)).stored  # a repeat adds none
+    assert service.enrol("other", drawing(RED)).stored
+
+
+def test_a_class_that_has_more_than_it_may_take_still_answers_a_repeat(make_service: Callable[..., Service]) -> None:
+    store = MemoryStore()
+    make_service(store=store).enrol("acme", drawing(RED), drawing(GREEN))
+    assert not make_service(store=store, max_examples=1).enrol("acme", drawing(RED)).stored

@@ -179,6 +179,41 @@ def test_while_the_store_is_away_the_last_gallery_serves_on(store: MemoryStore, 
     assert galleries.current is served
 
 
+def test_what_this_process_has_committed_is_served_without_asking_the_store(store: MemoryStore, galleries: Galleries) -> None:
+    store.follow = _away  # type: ignore[method-assign]
+    change = added("acme")
+    galleries.take(Committed(store.commit(change, expected=0, crops={}), change))
+    assert galleries.current.gallery.names() == ["acme"]
+    assert plain(galleries.current.gallery.snapshot()) == plain(store.snapshot())
+
+
+def test_a_look_has_what_could_not_be_followed_tried_until_it_can(
+    store: MemoryStore, galleries: Galleries, background: Background
+) -> None:
+    follow, store.follow = store.follow, _away  # type: ignore[method-assign]
+    enrol(store, "theirs")
+    change = added("ours")
+    galleries.take(Committed(store.commit(change, expected=0, crops={}), change))
+    for _ in range(2):
+        assert galleries.current.gallery.names() == []
+        assert len(background) == 1
+        background.run()
+
+    store.follow = follow  # type: ignore[method-assign]
+    assert galleries.current.gallery.names() == []
+    background.run()
+    assert galleries.current.gallery.names() == ["ours", "theirs"]
+    assert len(background) == 0
+
+
+def test_what_this_process_commits_is_merged_too(store: MemoryStore, galleries: Galleries, background: Background) -> None:
+    for name in many():
+        change = added(name)
+        galleries.take(Committed(store.commit(change, expected=0, crops={}), change))
+    background.run()
+    assert (galleries.current.gallery.tail, len(galleries.current.gallery)) == ({}, COMPACT_AT)
+
+
 def test_a_change_makes_no_new_index(store: MemoryStore, galleries: Galleries) -> None:
     before = galleries.current
     enrol(store, "acme")

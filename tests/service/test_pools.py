@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -67,6 +69,54 @@ def test_a_commit_that_has_started_is_waited_for_past_its_deadline(pools: Pools)
     assert asyncio.run(commit_slowly())
 
 
+def test_a_commit_that_still_queues_at_its_deadline_ends_there_and_never_runs(pools: Pools) -> None:
+    hanging, started = threading.Event(), []
+
+    async def commit_behind_a_disk_that_hangs() -> None:
+        blocking = asyncio.create_task(pools.store(hanging.wait, deadline=SOON))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlinePassed):
+            await pools.store(started.append, 1, deadline=Deadline(12.001, at_noon))
+        hanging.set()
+        await blocking
+
+    asyncio.run(commit_behind_a_disk_that_hangs())
+    pools.close()
+    assert started == []
+
+
+class Picture:
+    """Stands for the bytes of an upload, which cannot be referred to weakly."""
+
+
+@pytest.mark.parametrize("run", [Pools.decode, Pools.infer, Pools.store])
+@pytest.mark.parametrize("leaves", [True, False], ids=["client leaves", "deadline passes"])
+def test_what_queues_lets_go_of_its_picture_when_nobody_waits_any_more(run: Callable[..., Any], leaves: bool) -> None:
+    pools, busy = Pools(decode_workers=1, inference_workers=1), threading.Event()
+
+    async def leave_while_queued() -> Picture | None:
+        blocking = asyncio.create_task(run(pools, busy.wait, deadline=SOON))
+        picture = Picture()
+        seen = weakref.ref(picture)
+        queued = asyncio.create_task(run(pools, id, picture, deadline=SOON if leaves else Deadline(12.001, at_noon)))
+        await asyncio.sleep(0)  # both are submitted now
+        del picture
+        assert seen() is not None
+        if leaves:
+            queued.cancel()
+        await asyncio.gather(queued, return_exceptions=True)
+        del queued
+        await asyncio.sleep(0)  # the loop forgets how it ended, too
+        gc.collect()  # exceptions refer to the frames that they have come through
+        held = seen()
+        busy.set()
+        await blocking
+        return held
+
+    assert asyncio.run(leave_while_queued()) is None
+    pools.close()
+
+
 def test_work_of_a_cancelled_request_is_not_started(pools: Pools) -> None:
     busy, started = threading.Event(), []
 
@@ -82,6 +132,46 @@ def test_work_of_a_cancelled_request_is_not_started(pools: Pools) -> None:
     asyncio.run(cancel_while_queued())
     pools.close()
     assert started == []
+
+
+def test_pictures_of_one_request_are_answered_in_their_order(pools: Pools) -> None:
+    async def double(number: int) -> int:
+        return await pools.infer(int.__mul__, number, 2, deadline=SOON)
+
+    assert asyncio.run(pools.for_each(range(20), double)) == list(range(0, 40, 2))
+
+
+def test_no_more_pictures_of_one_request_are_under_way_than_can_run(pools: Pools) -> None:
+    under_way, most = 0, 0
+
+    async def count(number: int) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+
+    asyncio.run(pools.for_each(range(20), count))
+    assert most == 4  # two threads decode and two infer
+
+
+def test_the_first_failure_ends_all_pictures_of_its_request(pools: Pools) -> None:
+    begun: list[int] = []
+    ended: list[int] = []
+
+    async def fail_at_two(number: int) -> None:
+        begun.append(number)
+        if number == 2:
+            raise ZeroDivisionError
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(pools.for_each(range(20), fail_at_two))
+    assert sorted([*ended, 2]) == sorted(begun)
+    assert len(begun) < 20
 
 
 def test_closing_waits_for_what_has_started() -> None:
