@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.domain.calibration import Calibration
 from app.domain.checks import WarningLimits
@@ -71,7 +72,8 @@ def _resize_nearest(pixels: PixelArray, side_px: int) -> PixelArray:
 def calibration_for_tests() -> Calibration:
     return Calibration(
         target_far=0.001,
-        cohort_factor=3.0,
+        competing_share=0.05,
+        above_cohort=0.2,
         threshold_floor=0.6,
         threshold_ceiling=0.9,
         slope=20.0,
@@ -91,11 +93,11 @@ def calibration_for_tests() -> Calibration:
     )
 
 
-def cohort_for_tests(count: int = 64) -> FloatArray:
+def cohort_for_tests(count: int = 64) -> NDArray[np.float64]:
     """Embeddings of random colour layouts, always the same ones."""
     layouts = np.random.default_rng(0).integers(0, 256, (count, GRID, GRID, 3), dtype=np.uint8)
     cell = SIDE_PX // GRID
-    return FakeEmbedder()(layouts.repeat(cell, axis=1).repeat(cell, axis=2)).embedding
+    return FakeEmbedder()(layouts.repeat(cell, axis=1).repeat(cell, axis=2)).embedding.astype(np.float64)
 
 
 def model_set_for_tests(*, networks: str = "fake networks", calibration: str = "fake calibration") -> ModelSet:

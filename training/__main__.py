@@ -7,6 +7,7 @@ import sys
 
 STAGES = {
     "embedding": "training.backbone",
+    "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",
     "calibrate": "training.calibrate",

@@ -12,10 +12,12 @@ network's features. Dense 3x3 convolutions only: depthwise ones train slower on 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from training.batches import BatchSpec, draw_batch, read_sources
 from training.validation import Validation
 
 TEACHER_FEATURES = 1280
+HISTOGRAM_BINS = 12 * 4 * 4
 LOG_EVERY = 50  # steps
 
 
@@ -59,6 +62,7 @@ class Config:
     cache: Path = field(default=Path("runs/cache"), metadata={"help": "where the teacher's features are kept between runs"})
     marks_share: float = field(default=0.45, metadata={"help": "of a batch: brand marks"})
     fronts_share: float = field(default=0.2, metadata={"help": "of a batch: package fronts; photographs are the rest"})
+    same_share: float = field(default=0.5, metadata={"help": "of the pairs of photographs: two views of one"})
     checkpoint_s: float = field(default=600.0, metadata={"help": "seconds between checkpoints, each with a validation"})
     precision: str = field(default="auto", metadata={"help": "auto, fp32 or bf16"})
     device: str = field(default="auto", metadata={"help": "auto, cpu or cuda"})
@@ -156,9 +160,11 @@ class Backbone(nn.Module):
             for number in range(blocks):
                 layers.append(Block(inputs, outputs, 2 if stage and not number else 1))
                 inputs = outputs
-        self.stages = nn.Sequential(*layers)
+        self.stages, self.blocks = nn.Sequential(*layers), blocks  # blocks of each width
         self.expand = nn.Sequential(nn.Conv2d(inputs, features, 1, bias=False), nn.BatchNorm2d(features), nn.ReLU())
         self.colour, self.shape = ColourSignature(), ShapeSignature()
+        self.pooled: int = features  # of the features, the first: what the convolutions found
+        self.map_channels = first + sum(widths)
         joined = features + 5 * len(self.colour.palette) + ShapeSignature.ORIENTATIONS * ShapeSignature.CELLS**2
         self.norm = nn.BatchNorm1d(joined)
         self.project = nn.Linear(joined, dim, bias=False)
@@ -166,11 +172,18 @@ class Backbone(nn.Module):
         self.power = nn.Parameter(torch.tensor(3.0))  # generalised mean pooling (Radenovic et al. 2018)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.with_maps(pictures)[:3]
+
+    def with_maps(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """As `forward`, and the maps (n, c, h, w) that the stem and each width of the stages leave."""
         x = (pictures - 127.5) / 64.0
-        dense = self.expand(self.stages(self.stem(x)))  # (n, f, side / 16, side / 16)
+        maps = [self.stem(x)]
+        for first in range(0, len(self.stages), self.blocks):
+            maps.append(self.stages[first : first + self.blocks](maps[-1]))
+        dense = self.expand(maps[-1])  # (n, f, side / 16, side / 16)
         pooled = dense.float().clamp(min=1e-4).pow(self.power).mean((2, 3)).pow(1 / self.power)
         features = self.norm(torch.cat([pooled, self.colour(x.float()), self.shape(x.float())], 1))  # (n, f)
-        return F.normalize(self.centre(self.project(features)).float()), features, dense
+        return F.normalize(self.centre(self.project(features)).float()), features, dense, maps
 
 
 def colour_histogram(pictures: Tensor) -> Tensor:
@@ -184,13 +197,43 @@ def colour_histogram(pictures: Tensor) -> Tensor:
     hue = torch.where(sixths < 0, sixths + 6, sixths) / 6
     bins = (hue * 12).floor().clamp(max=11) * 16 + (range_ / value.clamp(min=1e-3) * 4).floor().clamp(max=3) * 4
     bins = bins + (value / 64).floor().clamp(max=3)
-    kinds = torch.arange(192, device=pictures.device, dtype=bins.dtype)
+    kinds = torch.arange(HISTOGRAM_BINS, device=pictures.device, dtype=bins.dtype)
     return (bins[:, None] == kinds[None, :, None]).float().mean(2).clamp(min=1e-12).sqrt()
 
 
 def tiny_backbone() -> Backbone:
     """The same graph at a size that tests can afford."""
     return Backbone(dim=16, widths=(8, 16, 16), blocks=1, features=32)
+
+
+def averaged_weights(run_folder: Path) -> dict[str, Tensor]:
+    """The weight average of a run's checkpoint, in fp16, as it is shipped; counters of the norms are not kept."""
+    average = run.without_prefix("average", load_file(run_folder / "checkpoint.safetensors"))
+    return {name: value.half().contiguous() for name, value in average.items() if not name.endswith("num_batches_tracked")}
+
+
+def from_weights(weights: Mapping[str, Tensor]) -> Backbone:
+    """The network that these weights are of, ready to compute."""
+    network = Backbone(dim=weights["project.weight"].shape[0])
+    load_weights(network, weights)
+    return network.eval()
+
+
+def load_weights(network: Backbone, weights: Mapping[str, Tensor]) -> None:
+    """ValueError unless these are all of the network's, but for the counters of norms; a discriminant's may lie beside them."""
+    found = network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False)
+    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
+    unknown = [name for name in found.unexpected_keys if not name.startswith("discriminant.")]
+    if missing or unknown:
+        raise ValueError(f"these weights are not of this network: they lack {missing} and have {unknown}")
+
+
+def hash_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------------------------------------------- losses
@@ -255,16 +298,14 @@ def train(config: Config) -> None:
     folder = run.RunFolder(config.run, config)
     spec = BatchSpec(
         data=config.data, cache=config.cache, size=config.batch, marks_share=config.marks_share, fronts_share=config.fronts_share,
-        lessons=config.teach_weight > 0, few=config.smoke,
+        same_share=config.same_share, lessons=config.teach_weight > 0, few=config.smoke,
     )  # fmt: skip
     sources = read_sources(spec, device)
     validation = Validation(config.data, device, side_px=phase_side(config, 1.0), few=config.smoke)
     learner = Learner(config, classes=sources[-1].first_label + len(sources[-1].pictures.class_names))
     learner = learner.to(device, memory_format=torch.channels_last)
     if config.start_from:
-        learner.network.load_state_dict(
-            {name: value.float() for name, value in load_file(config.start_from).items()}, strict=False
-        )
+        load_weights(learner.network, load_file(config.start_from))
     optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))
     average = run.MovingAverage(learner.network, config.ema)
     step, spent_s = 0, 0.0
@@ -300,7 +341,9 @@ def train(config: Config) -> None:
     def progress() -> float:
         return min(1.0, step / config.steps if config.steps else spent_s / (60 * config.minutes))
 
+    before = copy.deepcopy(learner.state_dict())  # timing a step must not leave its mark on the norms' statistics
     precision = run.pick_precision(device, config.precision, lambda candidate: forward_backward(candidate, config.early_px))
+    learner.load_state_dict(before)
     optimizer.zero_grad(set_to_none=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` below runs
     bar = tqdm(total=1000, initial=round(1000 * progress()), desc=f"embedding {precision}", mininterval=5)

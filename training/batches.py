@@ -6,6 +6,7 @@ stands here and nowhere else; the packs' own rules are in the data folder's READ
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ BOX_PACKS = ("multidomain-det-dev", "freiburg-groceries-dev", "toplogo10-dev")
 # Print keeps its colours: inverting or tinting a package makes another package of it, and products are told apart by colour.
 FRONTS = replace(render.TRAIN, p_invert=0.0, p_grey=0.0, p_tint=0.0, p_cylinder=0.4, scale=(0.7, 1.5), colour=0.1)
 # Near-square photographs that look the same mirrored; print, signs and coins do not.
-FLIPPABLE = ("mini-imagenet/", "tiny-imagenet-dev/", "object-views-dev/eth80", "imagenet-1-per-class/")
+FLIPPABLE = ("mini-imagenet/", "tiny-imagenet-dev/", "object-views-dev/eth80")
 # In the rules of the data folder's README, or generic: one name for many products.
 LEFT_OUT = (
     "multidomain-det-dev/candy-bars/Twix", "multidomain-det-dev/candy-bars/Snickers", "object-views-dev/coil100-obj031",
@@ -50,6 +51,7 @@ class BatchSpec:
     size: int  # pictures a batch
     marks_share: float
     fronts_share: float
+    same_share: float  # of the pairs of photographs: two views of one photograph, as of one product; the rest are two photographs
     lessons: bool  # give the teacher's features with each batch
     few: bool = False  # only some hundred pictures of each source
 
@@ -62,6 +64,7 @@ class Source:
     sampler: data.ClassSampler
     first_label: int
     pairs: int
+    same_share: float  # of the pairs
     may_flip: Tensor  # bool (classes,); only photographs use it
     lessons: Tensor | None  # fp16 (n, 1280): the teacher's features, centred
 
@@ -91,14 +94,17 @@ def read_sources(spec: BatchSpec, device: torch.device) -> list[Source]:
         flips = torch.tensor([name.startswith(FLIPPABLE) for name in pictures.class_names], device=device)
         lessons = read_lessons(spec, name, pictures).to(device) if spec.lessons else None
         on_device = pictures.to(device)
-        sources.append(Source(on_device, data.ClassSampler(on_device, flatness=flatness), first_label, count, flips, lessons))
+        sampler = data.ClassSampler(on_device, flatness=flatness)
+        same_share = spec.same_share if name == "photographs" else 0.0
+        sources.append(Source(on_device, sampler, first_label, count, same_share, flips, lessons))
         first_label += len(pictures.class_names)
     return sources
 
 
 def read_lessons(spec: BatchSpec, name: str, pictures: data.PictureSet) -> Tensor:
     """The teacher's features of each picture less their mean: what tells these pictures apart, not what they share."""
-    cache = spec.cache / f"teacher-{name}-{len(pictures.pixels)}.npy"
+    shown = hashlib.sha256(pictures.pixels[:, :, ::8, ::8].contiguous().numpy().tobytes()).hexdigest()[:16]
+    cache = spec.cache / f"teacher-{name}-{LESSON_PX}px-{shown}.npy"
     lessons = features_of(pictures.pixels, Teacher(spec.data / TEACHER, side_px=LESSON_PX), cache)
     return (lessons.float() - lessons.float().mean(0)).half()
 
@@ -131,6 +137,9 @@ def draw_batch(sources: list[Source], side_px: int) -> tuple[Tensor, Tensor, Ten
         labels.append(drawn + source.first_label)
         chosen.append(positions)
     positions, drawn = photographs.sampler.draw(photographs.pairs, 2)
+    # Products are instances: classes alone teach to overlook what tells one of their members from another, colour first.
+    same = torch.rand(photographs.pairs, device=positions.device) < photographs.same_share
+    positions = torch.where(same.repeat_interleave(2), positions[::2].repeat_interleave(2), positions)
     views = photographs.pictures.pixels[positions].float() / 255
     pictures.append(render.photograph_views(views, photographs.may_flip[drawn], side_px, render.ViewSpec()))
     labels.append(drawn + photographs.first_label)

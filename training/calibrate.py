@@ -25,7 +25,7 @@ from torch import Tensor
 
 from app.adapters.images import resize
 from app.adapters.networks import OnnxEmbedder
-from app.domain.calibration import Calibration
+from app.domain.calibration import Calibration, nearest_of_cohort
 from app.domain.checks import WarningLimits
 from app.domain.model_set import ModelSet
 from app.domain.representatives import fit_class, no_synthesis
@@ -38,6 +38,7 @@ SHOTS = (1, 2, 5)
 ASKED = 3  # pictures asked of each calibration class
 GALLERY = 20  # classes enrolled together when probabilities are fitted
 CANVAS_PX = 128  # side at which pictures are rendered
+COMPETING_SHARE = 0.05  # of the cohort: docs/experiments.md, "thresholds from the nearest of the cohort"
 VIEW_SHARES = ()  # no crops beside the whole picture: docs/experiments.md, "support views"
 PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the network"
 
@@ -49,7 +50,10 @@ class Config:
     target_far: float = field(default=5e-4, metadata={"help": "share of foreign pictures that one class may accept"})
     cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
     classes: int = field(default=400, metadata={"help": "of each rendered pack; half are enrolled, half are foreign"})
-    commit: str = field(default="", metadata={"help": "of the code that trained the network, for the manifest"})
+    command: str = field(
+        default="make train-embedding train-model-set", metadata={"help": "that made the network, for the manifest"}
+    )
+    commit: str = field(default="", metadata={"help": "of the code that made the network, for the manifest"})
     seed: int = 0
 
 
@@ -78,8 +82,7 @@ class Measured:
     own: np.ndarray  # (classes, ASKED): of a class's asked pictures to the class
     asked: np.ndarray  # (classes, ASKED, classes): of all asked pictures to all classes
     foreign: np.ndarray  # (pictures, classes)
-    cohort_mean: np.ndarray  # (classes,)
-    cohort_sd: np.ndarray  # (classes,)
+    cohort: np.ndarray  # (classes,): of the cohort's nearest to each class
 
 
 def to_pixels(pictures: Tensor) -> list[PixelArray]:
@@ -103,17 +106,18 @@ def rendered_classes(config: Config, pack: str, grounds: Tensor) -> Iterator[Cal
 
 
 def photographed_classes(config: Config) -> Iterator[CalibrationClass]:
-    """Objects and emblems held back from training; views far apart, because neighbouring ones are near frames."""
+    """Objects and emblems held back from training. Views lie in a circle: what is asked is no neighbour of what is enrolled."""
+    rng = np.random.default_rng(config.seed)
     for pack in HELD_BACK_PACKS:
         items = [item for item in data.pack_items(config.data / pack) if held_back(item.class_name)]
         pictures = data.load([item for item in items if not item.class_name.startswith(LEFT_OUT)], side_px=CANVAS_PX)
         for label in range(len(pictures.class_names)):
             views = to_pixels(pictures.pixels[pictures.labels == label].float() / 255)
-            if len(views) < max(SHOTS) + ASKED:
-                continue
-            spread = np.random.default_rng(config.seed).permutation(len(views))
-            chosen = [views[position] for position in spread[: max(SHOTS) + ASKED]]
-            yield CalibrationClass(pack, chosen[: max(SHOTS)], chosen[max(SHOTS) :])
+            start = rng.integers(len(views))
+            around = views[start:] + views[:start]
+            support, across = around[: max(SHOTS)], around[max(SHOTS) + 1 : -1]
+            if len(across) >= ASKED:
+                yield CalibrationClass(pack, support, [across[p] for p in rng.permutation(len(across))[:ASKED]])
 
 
 class Enroller:
@@ -153,18 +157,20 @@ def measure(classes: Sequence[Enrolled], foreign: FloatArray, cohort: FloatArray
         background = np.stack([(cohort @ rows.T).max(1) for rows in kept], 1)  # (cohort, classes)
         own = similar[np.arange(len(classes)), :, np.arange(len(classes))]
         outside = np.stack([(foreign @ rows.T).max(1) for rows in kept], 1)
-        found.append(Measured(shots, own, similar, outside, background.mean(0), background.std(0)))
+        found.append(
+            Measured(shots, own, similar, outside, np.apply_along_axis(nearest_of_cohort, 0, background, COMPETING_SHARE))
+        )
     return found
 
 
-def fit_cohort_factor(measured: Sequence[Measured], far: float) -> float:
-    """Standard deviations above the cohort's mean at which a class accepts a share `far` of foreign pictures, over all shots."""
-    normalised = [(each.foreign - each.cohort_mean) / each.cohort_sd for each in measured]
-    return float(np.quantile(np.concatenate([values.ravel() for values in normalised]), 1 - far))
+def fit_above_cohort(measured: Sequence[Measured], far: float) -> float:
+    """Where between the cohort's nearest (0) and 1 a class accepts a share `far` of foreign pictures, over all shots."""
+    above = [(each.foreign - each.cohort) / (1 - each.cohort) for each in measured]
+    return float(np.quantile(np.concatenate([values.ravel() for values in above]), 1 - far))
 
 
 def thresholds(each: Measured, calibration: Calibration) -> np.ndarray:
-    bound = each.cohort_mean + calibration.cohort_factor * each.cohort_sd
+    bound = each.cohort + calibration.above_cohort * (1 - each.cohort)
     return np.clip(bound, calibration.threshold_floor, calibration.threshold_ceiling)  # (classes,)
 
 
@@ -249,17 +255,18 @@ def similarities_of_repeats(classes: Sequence[CalibrationClass], enroller: Enrol
 def placeholder_model_set(cohort: FloatArray) -> ModelSet:
     """Representatives do not depend on the calibration; `fit_class` wants one all the same."""
     limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0)
-    neutral = Calibration(0.01, 3.0, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, limits)
+    neutral = Calibration(0.01, COMPETING_SHARE, 0.5, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, limits)
     return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
 
 
 def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> Calibration:
-    factor = fit_cohort_factor(measured, config.target_far)
-    lower = fit_cohort_factor(measured, min(10 * config.target_far, 0.5))
-    sd = float(np.mean([each.cohort_sd.mean() for each in measured]))
+    accepting = fit_above_cohort(measured, config.target_far)
+    doubting = fit_above_cohort(measured, min(10 * config.target_far, 0.5))
+    room = 1 - float(np.mean([each.cohort.mean() for each in measured]))
     draft = Calibration(
-        target_far=config.target_far, cohort_factor=round(factor, 4), threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
-        slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((factor - lower) * sd, 4),
+        target_far=config.target_far, competing_share=COMPETING_SHARE,
+        above_cohort=round(accepting, 4), threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
+        slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((accepting - doubting) * room, 4),
         ambiguous_margin=0.0, warnings=limits,
     )  # fmt: skip
     found = top_candidates(measured, draft, config.seed)
@@ -294,7 +301,7 @@ def read_foreign(config: Config, enroller: Enroller) -> FloatArray:
 
 
 def make_cohort(config: Config, enroller: Enroller, grounds: Tensor) -> FloatArray:
-    """Marks, fronts and photographs that training saw, one a class: (m, d) unit length, as it is stored."""
+    """Marks, fronts and photographs that training saw, drawn at random: (m, d) unit length, as it is stored."""
     rendered, share = [], {"brand-marks": 0.4, "package-fronts": 0.2}
     for pack, part in share.items():
         items = data.pack_items(config.data / pack, split=training_split)
@@ -326,12 +333,13 @@ def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray
         },
         "cohort": described("cohort.npy"),
         "calibration": asdict(calibration),
-        "training": {"command": "make train-embedding train-model-set", "commit": config.commit, "packs": PACKS},
+        "training": {"command": config.command, "commit": config.commit, "packs": PACKS},
     }
     (config.models / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-PACKS = ["brand-marks", "package-fronts", "mini-imagenet", *CLASS_PACKS, *BOX_PACKS]
+# `imagenet-1-per-class`: the ground of the renders that discriminant and calibration are fitted on.
+PACKS = ["brand-marks", "package-fronts", "mini-imagenet", *CLASS_PACKS, *BOX_PACKS, "imagenet-1-per-class"]
 
 
 def main(arguments: list[str]) -> None:

@@ -22,12 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import run
-from training.backbone import Backbone, colour_histogram
+from training.backbone import averaged_weights, from_weights, hash_of
+from training.discriminant import Discriminant, Embedding
 
 OPSET = 17
-# Of the colour histogram in a similarity: the most that costs plain renders of unseen marks two points at most;
-# docs/experiments.md, "colour beside what was learnt".
-COLOUR_WEIGHT = 0.3
 WORST_COSINE_DISTANCE = 1e-3  # between torch and ONNX Runtime, over pictures
 SMALL = 256  # elements; smaller constants stay fp32: they weigh nothing, and some are exponents and epsilons
 
@@ -40,29 +38,22 @@ class Config:
 
 
 class Served(nn.Module):
-    """uint8 (n, side, side, 3) RGB -> embedding (n, d), features (n, f), dense map (n, rows, columns, channels).
+    """The embedding as the service calls it: uint8 (n, side, side, 3) RGB in, the dense map (n, rows, columns, channels)."""
 
-    The embedding is what was learnt and, beside it, a plain colour histogram: training makes the network forget colour, because
-    marks come in any, and products are told apart by it. A similarity is the weighted sum of both cosines.
-    """
-
-    def __init__(self, network: Backbone) -> None:
+    def __init__(self, embedding: Embedding) -> None:
         super().__init__()
-        self.network = network
+        self.embedding = embedding
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        planes = pictures.permute(0, 3, 1, 2).float()
-        learnt, features, dense = self.network(planes)
-        colour = colour_histogram(planes)
-        embedding = torch.cat([(1 - COLOUR_WEIGHT) ** 0.5 * learnt, COLOUR_WEIGHT**0.5 * colour], 1)
+        embedding, features, dense = self.embedding(pictures.permute(0, 3, 1, 2).float())
         return embedding, features, dense.permute(0, 2, 3, 1)
 
 
-def to_onnx(network: Backbone, side_px: int) -> onnx.ModelProto:
-    """The network as ONNX, batch free, weights stored in fp16."""
+def to_onnx(embedding: Embedding, side_px: int) -> onnx.ModelProto:
+    """The whole as ONNX, batch free, weights stored in fp16."""
     buffer = io.BytesIO()
     torch.onnx.export(
-        Served(network).eval(), (torch.zeros(1, side_px, side_px, 3, dtype=torch.uint8),), buffer, dynamo=False,
+        Served(embedding).eval(), (torch.zeros(1, side_px, side_px, 3, dtype=torch.uint8),), buffer, dynamo=False,
         opset_version=OPSET, input_names=["pictures"], output_names=["embedding", "features", "dense"],
         dynamic_axes={name: {0: "n"} for name in ("pictures", "embedding", "features", "dense")},
     )  # fmt: skip
@@ -83,10 +74,10 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def cosine_distance(network: Backbone, model: onnx.ModelProto, pictures: np.ndarray) -> float:
+def cosine_distance(embedding: Embedding, model: onnx.ModelProto, pictures: np.ndarray) -> float:
     """The largest 1 - cosine between torch's and ONNX Runtime's embeddings of uint8 pictures (n, side, side, 3)."""
     with torch.no_grad():
-        expected = Served(network).eval()(torch.from_numpy(pictures))[0].numpy()
+        expected = Served(embedding).eval()(torch.from_numpy(pictures))[0].numpy()
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found = session.run(["embedding"], {"pictures": pictures})[0]
     return float(1 - (expected * found).sum(1).min())
@@ -99,29 +90,29 @@ def probe_pictures(side_px: int, *, count: int = 16, seed: int = 0) -> np.ndarra
     return coarse.repeat(times, 1).repeat(times, 2)[:, :side_px, :side_px]
 
 
-def averaged_weights(run_folder: Path) -> dict[str, Tensor]:
-    """The weight average of a run's checkpoint, in fp16; counters of the norms are not kept."""
-    average = run.without_prefix("average", load_file(run_folder / "checkpoint.safetensors"))
-    return {name: value.half().contiguous() for name, value in average.items() if not name.endswith("num_batches_tracked")}
+def shipped_weights(run_folder: Path) -> dict[str, Tensor]:
+    """The network's weights under their names and the discriminant's under `discriminant.`, in fp16."""
+    weights, fitted = averaged_weights(run_folder), run_folder / "discriminant.safetensors"
+    if run.read_metadata(fitted)["network"] != hash_of(weights):
+        sys.exit(f"{fitted} was fitted to other weights than the run's last; run `python -m training discriminant` again")
+    return weights | {name: value.half() for name, value in run.prefixed("discriminant", load_file(fitted)).items()}
 
 
-def load_network(weights: Path) -> Backbone:
-    """The shipped network from its fp16 weights, ready to compute."""
-    state = {name: value.float() for name, value in load_file(weights).items()}
-    network = Backbone(dim=state["project.weight"].shape[0])
-    network.load_state_dict(state, strict=False)  # all but the counters
-    return network.eval()
+def embedding_of(weights: dict[str, Tensor]) -> Embedding:
+    """What ships, from its fp16 weights."""
+    discriminant = run.without_prefix("discriminant", weights)
+    return Embedding(from_weights(weights), Discriminant(discriminant["mean"].float(), discriminant["matrix"].float())).eval()
 
 
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Export the embedding network.")
-    config.models.mkdir(parents=True, exist_ok=True)
-    weights = config.models / "embedding.safetensors"
-    save_file(averaged_weights(config.run), weights)
-    network = load_network(weights)
-    model = to_onnx(network, config.side_px)
-    distance = cosine_distance(network, model, probe_pictures(config.side_px))
+    weights = shipped_weights(config.run)
+    embedding = embedding_of(weights)
+    model = to_onnx(embedding, config.side_px)
+    distance = cosine_distance(embedding, model, probe_pictures(config.side_px))
     print(f"largest cosine distance between torch and ONNX Runtime: {distance:.2e} (limit {WORST_COSINE_DISTANCE:.0e})")
     if distance > WORST_COSINE_DISTANCE:
-        sys.exit("the exported network does not compute what the trained one does; nothing was written to embedding.onnx")
+        sys.exit("the exported network does not compute what the trained one does; nothing was written")
+    config.models.mkdir(parents=True, exist_ok=True)
+    save_file(weights, config.models / "embedding.safetensors")
     onnx.save(model, config.models / "embedding.onnx")

@@ -1,8 +1,8 @@
 """Clean marks -> pictures as a camera would take them, and photographs -> augmented views, as batched tensor operations.
 
 Everything runs on the device of its inputs and draws from that device's default random state. Ranges are those of the committed
-specification that every reported table uses (`HARD`, `PLAIN`), or wider ones for training (`TRAIN`). Nothing is jpeg-decoded,
-looped over pictures or copied to the host, so that rendering costs a small part of a training step.
+specification that every reported table uses (`HARD`, `PLAIN`), or others for training (`TRAIN`, `SHELF`). Nothing is
+jpeg-decoded, looped over pictures or copied to the host, so that rendering costs a small part of a training step.
 
 Geometry: output and mark coordinates are both [-1, 1] squares. A mark is stored stretched to a square with its aspect ratio
 beside it; `H` maps mark to output, and the picture is sampled through its inverse.
@@ -41,7 +41,7 @@ class RenderSpec:
     p_occluder: float = 0.25  # of an eighth to a third of the side
     noise: float = 0.05  # largest standard deviation
     colour: float = 0.0  # gain of each channel, and saturation, either way
-    strength: Range = (1.0, 1.0)  # each render's own factor on all of the above
+    strength: Range = (1.0, 1.0)  # each render's own factor on placement, light, contrast, colour and noise
 
 
 HARD = RenderSpec()
@@ -52,6 +52,12 @@ PLAIN = RenderSpec(
 TRAIN = RenderSpec(
     scale=(0.55, 1.4), rotation_sd=11, shear_sd=0.14, perspective_sd=0.15, shift=0.25, stretch=(0.0, 1.0), p_flat=0.4, light=0.35,
     contrast=(0.45, 1.3), p_resample=0.5, p_occluder=0.35, noise=0.06, colour=0.2, strength=(0.0, 1.0),
+)  # fmt: skip
+
+# A shop's shelf in a video: small, dim, cut by a careless box, its colours its own.
+SHELF = replace(
+    PLAIN, scale=(0.9, 1.25), shift=0.12, stretch=(0.5, 1.0), p_flat=0, light=0.3, contrast=(0.5, 1.1), p_resample=0.9,
+    p_occluder=0.1, noise=0.03, colour=0.08,
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ class Validation:
     """Top-1 accuracies.
 
     Marks and fronts of split 7 (one clean picture each enrolled, one *hard* render each asked, all classes against each other);
-    mini-ImageNet `val`, car emblems and objects held back (one random picture a class enrolled, all others asked, mean of 20).
+    mini-ImageNet `val`, car emblems and objects held back (one random picture a class enrolled, others asked, mean of 20; of
+    objects not the views on either side of it, which are near frames).
     """
 
     def __init__(self, folder: Path, device: torch.device, *, side_px: int, few: bool = False) -> None:
@@ -47,7 +48,10 @@ class Validation:
         with torch.random.fork_rng(devices=[self.marks.pixels.device] if self.marks.pixels.is_cuda else []):
             torch.manual_seed(7)  # the same renders and the same supports each time
             found = {"marks": self._renders(network, self.marks), "fronts": self._renders(network, self.fronts)}
-            return found | {name: self._one_shot(network, pictures) for name, pictures in self.photographs.items()}
+            return found | {
+                name: self._one_shot(network, pictures, neighbours=name == "object-views-dev")
+                for name, pictures in self.photographs.items()
+            }
 
     def _embed(self, network: Embeds, pictures: Tensor) -> Tensor:
         sized = F.interpolate(pictures, size=(self.side_px,) * 2, mode="bilinear", align_corners=False, antialias=True)
@@ -62,13 +66,16 @@ class Validation:
         similarity = asked @ self._embed(network, render.clean(faces, 128)).T
         return float((similarity.argmax(1) == torch.arange(len(first), device=first.device)).float().mean())
 
-    def _one_shot(self, network: Embeds, pictures: data.PictureSet) -> float:
+    def _one_shot(self, network: Embeds, pictures: data.PictureSet, *, neighbours: bool) -> float:
+        """`neighbours`: pictures of a class lie in a circle, and those beside the enrolled one are not asked."""
         embedding = self._embed(network, pictures.pixels.float() / 255)
         sampler, right = data.ClassSampler(pictures, flatness=0.0), []
         for _ in range(20):
-            support = sampler.starts + (torch.rand(sampler.starts.shape, device=sampler.starts.device) * sampler.counts).long()
+            drawn = (torch.rand(sampler.starts.shape, device=sampler.starts.device) * sampler.counts).long()
+            support = sampler.starts + drawn
             asked = torch.ones(len(embedding), dtype=torch.bool, device=embedding.device)
-            asked[support] = False
+            for step in (-1, 0, 1) if neighbours else (0,):
+                asked[sampler.starts + (drawn + step) % sampler.counts] = False
             nearest = (embedding[asked] @ embedding[support].T).argmax(1)
             right.append((nearest == pictures.labels[asked]).float().mean())
         return float(torch.stack(right).mean())

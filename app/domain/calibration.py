@@ -1,8 +1,9 @@
 """What a similarity means: the threshold of a class for a stated false-accept rate, and the probability of a match.
 
 The numbers are fitted by training on classes that nobody enrols and travel in the manifest: a score means something only together
-with the networks that made it. Thresholds come from a background cohort, as in speaker verification (z-norm): how similar a class
-model is to pictures that are certainly not of the class says how generic it looks.
+with the networks that made it. Thresholds come from a background cohort, as in speaker verification: how similar a class model is
+to pictures that are certainly not of the class says how generic it looks. Only the nearest of the cohort count, because only they
+compete with it (adaptive score normalisation: Matejka et al., Interspeech 2017).
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.domain.checks import WarningLimits
 from app.domain.values import FloatArray
 
-MOST_EXAMPLES_CALIBRATED = 10  # training measures 1 to 10 examples; a class with more counts as one with 10
+MOST_EXAMPLES_CALIBRATED = 10  # training measures up to 5, and its logarithmic law is trusted to twice that
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    target_far: float  # share of pictures of nothing enrolled that one class may accept; what `cohort_factor` was fitted for
-    cohort_factor: float  # standard deviations of the cohort's similarities above their mean
+    target_far: float  # share of pictures of nothing enrolled that one class may accept; what `above_cohort` was fitted for
+    competing_share: float  # of the cohort: those nearest to a class
+    above_cohort: float  # where a class accepts: 0 at the mean similarity of those, 1 at similarity 1
     threshold_floor: float  # similarity; no computed threshold is lower
     threshold_ceiling: float  # nor higher
     slope: float  # log-odds of a match per unit of similarity above the threshold, for one example
@@ -37,6 +40,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if not 0 < self.target_far < 1:
             raise ValueError(f"target_far is a rate between 0 and 1, not {self.target_far}")
+        if not 0 < self.competing_share <= 1:
+            raise ValueError(f"competing_share is a share above 0, not {self.competing_share}")
         if not -1 <= self.threshold_floor <= self.threshold_ceiling <= 1:
             raise ValueError("threshold_floor and threshold_ceiling are similarities, the floor not above the ceiling")
         if min(self._slope_at(1), self._slope_at(MOST_EXAMPLES_CALIBRATED)) <= 0:
@@ -44,10 +49,11 @@ class Calibration:
         if self.doubtful_margin < 0 or self.ambiguous_margin < 0:
             raise ValueError("doubtful_margin and ambiguous_margin are not negative")
 
-    def threshold_of(self, representatives: FloatArray, cohort: FloatArray) -> float:
+    def threshold_of(self, representatives: FloatArray, cohort: NDArray[np.float64]) -> float:
         """Similarity from which a class with these representatives (r, d) accepts, going by a cohort (m, d) of other things."""
-        sims = (cohort.astype(np.float64) @ representatives.astype(np.float64).T).max(axis=1)  # (m,)
-        bound = float(sims.mean() + self.cohort_factor * sims.std())
+        sims = (cohort @ representatives.astype(np.float64).T).max(axis=1)  # (m,)
+        nearest = nearest_of_cohort(sims, self.competing_share)
+        bound = nearest + self.above_cohort * (1 - nearest)
         return round(min(max(bound, self.threshold_floor), self.threshold_ceiling), 6)
 
     def probability(self, similarity: float, *, threshold: float, examples: int) -> float:
@@ -58,6 +64,12 @@ class Calibration:
 
     def _slope_at(self, examples: int) -> float:
         return self.slope + self.slope_log_examples * _log(examples)
+
+
+def nearest_of_cohort(similarities: NDArray[np.float64], share: float) -> float:
+    """The mean of the highest `share` of a cohort's similarities (m,) to a class."""
+    count = max(1, round(share * len(similarities)))
+    return float(np.sort(similarities)[-count:].mean())
 
 
 def calibration_from_json(data: object) -> Calibration:

@@ -11,30 +11,30 @@ import pytest
 from app.domain.calibration import calibration_from_json
 from tests.fakes import calibration_for_tests
 
-RIGHT, UP = [1, 0], [0, 1]
-COMPASS = np.array([RIGHT, UP, [-1, 0], [0, -1]], np.float32)  # a cohort
+RIGHT, UP = [1.0, 0.0], [0.0, 1.0]
 
 
-def vectors(*rows: list[int]) -> np.ndarray:
+def vectors(*rows: list[float]) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def test_threshold_is_the_mean_of_the_cohort_and_a_number_of_its_deviations() -> None:
-    calibration = replace(calibration_for_tests(), cohort_factor=1.0)
-    # Similarities 1, 0, -1, 0: mean 0, standard deviation sqrt(2 / 4).
-    assert calibration.threshold_of(vectors(RIGHT), COMPASS) == pytest.approx(math.sqrt(0.5), abs=1e-6)
+def test_threshold_lies_between_the_nearest_of_the_cohort_and_the_class_itself() -> None:
+    calibration = replace(calibration_for_tests(), above_cohort=0.5)
+    # Similarities to the class: 0.2, 0.6 and 38 times -1. A twentieth of 40 is two: their mean is 0.4, half the way to 1 is 0.7.
+    cohort = vectors(*[[-1, 0]] * 38, *([cosine, math.sqrt(1 - cosine**2)] for cosine in (0.2, 0.6)))
+    assert calibration.threshold_of(vectors(RIGHT), cohort) == pytest.approx(0.7, abs=1e-6)
 
 
 def test_cohort_is_compared_with_the_nearest_representative() -> None:
-    calibration = replace(calibration_for_tests(), cohort_factor=0.5)
-    # The better of two similarities: 1, 1, 0, 0, so mean 0.5 and deviation 0.5.
-    assert calibration.threshold_of(vectors(RIGHT, UP), COMPASS) == 0.75
+    calibration = replace(calibration_for_tests(), above_cohort=0.0, threshold_floor=-1.0)
+    sixty_degrees = vectors([0.5, math.sqrt(0.75)])  # 0.5 from one representative, 0.866 from the other
+    assert calibration.threshold_of(vectors(RIGHT, UP), sixty_degrees) == pytest.approx(math.sqrt(0.75), abs=1e-6)
 
 
-@pytest.mark.parametrize(("factor", "threshold"), [(0.0, 0.6), (10.0, 0.9)])
-def test_threshold_stays_between_floor_and_ceiling(factor: float, threshold: float) -> None:
-    calibration = replace(calibration_for_tests(), cohort_factor=factor)
-    assert calibration.threshold_of(vectors(RIGHT), COMPASS) == threshold
+@pytest.mark.parametrize(("above_cohort", "threshold"), [(0.0, 0.6), (0.99, 0.9)])
+def test_threshold_stays_between_floor_and_ceiling(above_cohort: float, threshold: float) -> None:
+    calibration = replace(calibration_for_tests(), above_cohort=above_cohort)
+    assert calibration.threshold_of(vectors(RIGHT), vectors(UP)) == threshold
 
 
 def test_probability_is_logistic_in_similarity_above_the_threshold() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot, fold_change
-from app.domain.gallery import COMPACT_AT, ROUNDING, Gallery, Mask, similarity_of
+from app.domain.gallery import COMPACT_AT, ROUNDING, Gallery, Mask, similarities_of, similarity_of
 from app.domain.values import ClassState, FloatArray
 from tests.histories import NAMES, VECTORS, Expecting, committed, histories
 from tests.values import NETWORKS, added, class_of, plain, random_units, unit
@@ -86,6 +86,12 @@ def test_a_gap_or_a_repeat_in_the_changes_is_refused(version: int) -> None:
     gallery = Gallery.from_snapshot(Snapshot(3, ()), NETWORKS)
     with pytest.raises(ValueError, match="does not follow"):
         gallery.fold(Committed(version, added("acme")))
+
+
+def test_similarities_are_the_same_for_many_classes_at_once() -> None:
+    query, *vectors = random_units(41, 48)
+    classes = [np.stack(vectors[first : first + 1 + first % 4]) for first in range(0, 36, 3)]
+    assert similarities_of(query, classes) == [similarity_of(query, representatives) for representatives in classes]
 
 
 def test_the_similarity_of_a_class_is_that_of_its_nearest_representative() -> None:

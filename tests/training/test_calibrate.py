@@ -13,20 +13,20 @@ import onnx  # noqa: E402
 
 from app.adapters.model_set import read_model_set  # noqa: E402
 from tests.training.packs import draw_training_packs, photograph, write_zip  # noqa: E402
-from training import backbone, calibrate, export  # noqa: E402
+from training import backbone, calibrate, discriminant, export  # noqa: E402
 
 
 def measured(foreign: np.ndarray) -> calibrate.Measured:
     classes = foreign.shape[1]
     own = np.full((classes, calibrate.ASKED), 0.9)
     asked = np.full((classes, calibrate.ASKED, classes), 0.1)
-    return calibrate.Measured(1, own, asked, foreign, np.zeros(classes), np.ones(classes))
+    return calibrate.Measured(1, own, asked, foreign, np.full(classes, 0.2))
 
 
-def test_the_cohort_factor_lets_the_stated_share_of_foreign_pictures_pass() -> None:
-    foreign = np.random.default_rng(0).normal(size=(5000, 20))  # in standard deviations of the cohort
-    factor = calibrate.fit_cohort_factor([measured(foreign)], 0.01)
-    assert factor == pytest.approx(2.326, abs=0.05)  # the 99th percentile of the normal distribution
+def test_what_is_fitted_lets_the_stated_share_of_foreign_pictures_pass() -> None:
+    foreign = np.random.default_rng(0).uniform(0.2, 0.6, size=(5000, 20))  # from the cohort's nearest half the way to 1
+    above_cohort = calibrate.fit_above_cohort([measured(foreign)], 0.01)
+    assert above_cohort == pytest.approx(0.495, abs=0.001)  # the 99th percentile
 
 
 def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
@@ -54,10 +54,14 @@ def test_a_calibrated_model_set_is_read_by_the_service(tmp_path: Path) -> None:
         write_zip(packs / pack / "images.zip", {f"train/x/{number}.webp": photograph(number) for number in range(8)})
     models.mkdir()
     torch.manual_seed(0)
-    onnx.save(export.to_onnx(backbone.tiny_backbone().eval(), 64), str(models / "embedding.onnx"))
+    network = backbone.tiny_backbone().eval()
+    pictures = torch.from_numpy(export.probe_pictures(64)).permute(0, 3, 1, 2).float()
+    mean = discriminant.descriptions(network, pictures).mean(0)
+    embedding = discriminant.Embedding(network, discriminant.Discriminant(mean, torch.eye(len(mean))))
+    onnx.save(export.to_onnx(embedding, 64), str(models / "embedding.onnx"))
 
     calibrate.main(["--data", str(packs), "--models", str(models), "--cohort", "12", "--target-far", "0.1"])
 
     loaded = read_model_set(models)
     assert loaded.model_set.calibration.target_far == 0.1
-    assert loaded.model_set.cohort.shape == (12, 16 + 192)
+    assert loaded.model_set.cohort.shape == (12, 16 + 32 + 2 * 48 + 192)

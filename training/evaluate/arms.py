@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.adapters.images import resize
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder
 from training.backbone import Backbone
+from training.discriminant import untrained
 from training.export import Served
 from training.teacher import TEACHER, Teacher
 
@@ -25,8 +27,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def squares(pictures: Sequence[Image.Image], side_px: int) -> np.ndarray:
     """uint8 (n, side, side, 3), stretched as the service does."""
-    sized = [picture.resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0) for picture in pictures]
-    return np.stack([np.asarray(picture) for picture in sized])
+    return np.stack([resize(np.asarray(picture), side_px) for picture in pictures])
 
 
 def histogram(pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -69,7 +70,7 @@ def shipped(models: Path) -> Arm:
 def random_weights(pictures: Sequence[Image.Image]) -> np.ndarray:
     """What ships before it was trained, its norms fitted to the pictures: what architecture and colour give alone."""
     torch.manual_seed(0)
-    network, squared = Served(Backbone()), torch.from_numpy(squares(pictures, 96))
+    network, squared = Served(untrained(Backbone())), torch.from_numpy(squares(pictures, 96))
     with torch.no_grad():
         for norm in (module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
             norm.momentum = None  # plain averages over what follows

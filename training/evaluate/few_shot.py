@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +91,11 @@ def _numbers(interval: Interval) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Few-shot accuracy with paired intervals.")
     result = evaluate(config)
-    config.results.mkdir(parents=True, exist_ok=True)
-    out = config.results / f"{config.pack}-{config.shots}shot.json"
+    write_counted(config.results / f"{config.pack}-{config.shots}shot.json", result)
+
+
+def write_counted(out: Path, result: Mapping[str, object]) -> None:
+    """Writes a result with the number of times that its set has now been scored."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(out.read_text())["times_scored"] if out.exists() else 0
-    out.write_text(json.dumps(result | {"times_scored": before + 1}, indent=2) + "\n")
+    out.write_text(json.dumps(dict(result) | {"times_scored": before + 1}, indent=2) + "\n")

@@ -4,15 +4,17 @@
     python -m training served --data DIR --pack flickrlogos27-dev --shots 1
 
 Each episode enrols its supports under fresh names, asks every query with a filter on them, and deletes them. Besides top-1 it
-counts what the service answered: right and wrong matches, doubtful, unknown; and matches on foreign pictures.
+counts what the service answered: right and wrong matches, doubtful, unknown; and matches on foreign pictures, none of which the
+calibration was fitted on.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from PIL import Image
 
 from training import data, run
 from training.evaluate import episodes
-from training.evaluate.few_shot import read_pictures
+from training.evaluate.few_shot import read_pictures, write_counted
 from training.evaluate.intervals import two_level
 
 
@@ -33,8 +35,7 @@ class Config:
     pack: str = "flickrlogos27-dev"
     shots: int = 1
     episodes: int = field(default=10, metadata={"help": "the first so many of the committed list"})
-    foreign: str = field(default="caltech101-dev", metadata={"help": "pack whose pictures are of nothing enrolled"})
-    foreign_count: int = field(default=200, metadata={"help": "asked in each episode"})
+    foreign_count: int = field(default=200, metadata={"help": "pictures of nothing enrolled, asked in each episode"})
     results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
 
 
@@ -71,10 +72,30 @@ def outcome_of(answer: dict[str, object], truth: str | None) -> str:
     return str(answer["outcome"])
 
 
+def street_scenes(pack: Path) -> list[data.Item]:
+    """The photographs of FlickrLogos that show none of its brands, whole."""
+    pictures = json.loads(gzip.decompress((pack / "annotations.json.gz").read_bytes()))["images"]
+    return [data.Item(pack / "images.zip", p["file_name"], "distractor") for p in pictures if p["split"] == "distractor"]
+
+
+FOREIGN: dict[str, Callable[[Path], list[data.Item]]] = {
+    "flickrlogos27-dev": street_scenes,
+    "freiburg-groceries-dev": data.box_items,
+    "grocery-store": lambda pack: data.pack_items(pack, split=lambda split: split == "val"),
+}
+
+
+def foreign_packs(pack: str) -> list[str]:
+    """Packs with pictures that show no class of `pack`."""
+    return [name for name in FOREIGN if name != pack or name == "flickrlogos27-dev"]
+
+
 def foreign_pictures(config: Config) -> list[Image.Image]:
-    items = data.pack_items(config.data / config.foreign)
-    chosen = np.random.default_rng(0).permutation(len(items))[: config.foreign_count]
-    return read_pictures([episodes.AskedItem(items[p].entry, items[p].class_name, items[p].entry, items[p]) for p in chosen])
+    rng, chosen, packs = np.random.default_rng(0), [], foreign_packs(config.pack)
+    for pack in packs:
+        items = FOREIGN[pack](config.data / pack)
+        chosen += [items[p] for p in rng.permutation(len(items))[: config.foreign_count // len(packs)]]
+    return read_pictures([episodes.AskedItem(item.entry, item.class_name, item.entry, item) for item in chosen])
 
 
 def evaluate(config: Config) -> dict[str, object]:
@@ -102,7 +123,7 @@ def evaluate(config: Config) -> dict[str, object]:
     return {
         "pack": config.pack, "way": len(listed.class_names), "shots": config.shots, "episodes": config.episodes,
         "top_1": {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)},
-        "answers": shares(outcomes), "foreign": {"pack": config.foreign} | shares(foreign_outcomes),
+        "answers": shares(outcomes), "foreign": {"packs": foreign_packs(config.pack)} | shares(foreign_outcomes),
     }  # fmt: skip
 
 
@@ -114,5 +135,4 @@ def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Accuracy through the API.")
     result = evaluate(config)
     print(json.dumps(result, indent=2))
-    config.results.mkdir(parents=True, exist_ok=True)
-    (config.results / f"served-{config.pack}-{config.shots}shot.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_counted(config.results / f"served-{config.pack}-{config.shots}shot.json", result)

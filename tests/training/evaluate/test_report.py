@@ -23,9 +23,10 @@ SERVED = {
     "way": 12,
     "shots": 1,
     "episodes": 10,
+    "times_scored": 3,
     "top_1": NUMBERS,
     "answers": ANSWERS,
-    "foreign": {"pack": "f"} | ANSWERS,
+    "foreign": {"packs": ["f"]} | ANSWERS,
 }
 
 
@@ -36,7 +37,7 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(tmp
     page = (tmp_path / "page.md").read_text()
     assert "| p, 12-way 1-shot | 50.0 [40.0, 60.0] | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
     assert "| p, 12-way 1-shot | 4.2 [1.0, 7.0] |" in page
-    assert "| p, 12-way 1-shot | 50.0 [40.0, 60.0] | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 |" in page
+    assert "| p, 12-way 1-shot | 50.0 [40.0, 60.0] | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 | 10 | 3 times |" in page
 
 
 def test_the_committed_page_is_the_one_that_the_committed_results_make() -> None:

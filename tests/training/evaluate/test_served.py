@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra `training` is not installed")
 
-from training.evaluate.served import outcome_of, shares
+from training.evaluate.served import foreign_packs, outcome_of, shares
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,13 @@ from training.evaluate.served import outcome_of, shares
 )
 def test_a_match_is_right_only_for_the_true_class(outcome: str, decision: str | None, truth: str | None, counted: str) -> None:
     assert outcome_of({"outcome": outcome, "decision": decision}, truth) == counted
+
+
+@pytest.mark.parametrize("pack", ["flickrlogos27-dev", "grocery-store", "grozi120-dev"])
+def test_foreign_pictures_show_no_class_of_the_task_and_are_none_of_the_calibration(pack: str) -> None:
+    assert "caltech101-dev" not in foreign_packs(pack)
+    assert ("grocery-store" in foreign_packs(pack)) == (pack != "grocery-store")
+    assert "flickrlogos27-dev" in foreign_packs(pack)  # its photographs without a brand
 
 
 def test_shares_add_up_and_name_every_answer() -> None:
