@@ -28,11 +28,11 @@ from training.validation import Validation
 
 # Chosen on validation classes, with the number of dimensions: docs/experiments.md, "a discriminant on top".
 HISTOGRAM_SCALE = 0.45  # beside the learnt vector and the pooled features at 1
-MAP_SCALE = 0.5  # of each mean and each deviation of a map
-SHRINKAGE = 0.5
+MAP_SCALE = 1.0  # of each mean and each deviation of a map
+SHRINKAGE = 0.1
 DIMENSIONS = 512
 OBJECT_PICTURES = 12  # of each training object
-RENDERED_CLASSES = 700  # of each rendered pack
+RENDERED_CLASSES, RENDERS = 1000, 3  # of each rendered kind, and of each of its classes
 CANVAS_PX = 128
 
 
@@ -122,7 +122,7 @@ def fit(kinds: Mapping[str, tuple[Tensor, Tensor]], *, shrinkage: float, dimensi
 
 
 def training_pictures(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of training classes: objects from several sides, marks as a camera takes them, fronts as a shelf's camera does.
+    """Of training classes: objects from several sides, marks and fronts as a camera takes them, fronts as a shop's video does.
 
     Values in 0 to 255 (n, 3, side, side), and labels (n,).
     """
@@ -133,21 +133,29 @@ def training_pictures(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
     spread = [items[:: -(-len(items) // OBJECT_PICTURES)] for items in by_object.values()]
     objects = data.load([item for items in spread for item in items], side_px=CANVAS_PX)
     scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX).pixels
-    found = {"objects": (sized(objects.pixels.float() / 255, config.side_px), objects.labels)}
-    for pack, ranges in (("brand-marks", render.PLAIN), ("package-fronts", render.SHELF)):
-        items = data.pack_items(config.data / pack, split=training_split)
-        chosen = [items[position] for position in torch.randperm(len(items))[:RENDERED_CLASSES]]
-        faces = data.load(chosen, side_px=CANVAS_PX, mode="RGBA")
-        twice = torch.arange(len(faces.pixels)).repeat(2)
-        under = scenes[torch.randint(len(scenes), twice.shape)]
-        pictures = torch.cat(
-            [
-                sized(render.render(faces.pixels[rows] / 255, faces.aspects[rows], grounds / 255, ranges), config.side_px)
-                for rows, grounds in zip(twice.split(256), under.split(256), strict=True)
-            ]
-        )
-        found[pack] = pictures, twice
-    return found
+    marks, fronts = (faces(config.data / pack) for pack in ("brand-marks", "package-fronts"))
+    return {
+        "objects": (sized(objects.pixels.float() / 255, config.side_px), objects.labels),
+        "marks": renders(marks, scenes, render.PLAIN, config.side_px),
+        "fronts": renders(fronts, scenes, render.PLAIN, config.side_px),
+        "shelves": renders(fronts, scenes, render.SHELF, config.side_px),
+    }
+
+
+def faces(pack: Path) -> data.PictureSet:
+    """Clean pictures of some training classes of a pack, drawn at random: RGBA."""
+    items = data.pack_items(pack, split=training_split)
+    chosen = [items[position] for position in torch.randperm(len(items))[:RENDERED_CLASSES]]
+    return data.load(chosen, side_px=CANVAS_PX, mode="RGBA")
+
+
+def renders(clean: data.PictureSet, scenes: Tensor, ranges: render.RenderSpec, side_px: int) -> tuple[Tensor, Tensor]:
+    """RENDERS of each picture on scenes (m, 3, s, s), and which picture it is of."""
+    shown, pictures = torch.arange(len(clean.pixels)).repeat(RENDERS), []
+    for rows in shown.split(256):
+        grounds = scenes[torch.randint(len(scenes), rows.shape)]
+        pictures.append(sized(render.render(clean.pixels[rows] / 255, clean.aspects[rows], grounds / 255, ranges), side_px))
+    return torch.cat(pictures), shown
 
 
 def sized(pictures: Tensor, side_px: int) -> Tensor:

@@ -37,7 +37,8 @@ class RenderSpec:
     p_flat: float = 0.45  # flat ground, else a photograph
     light: float = 0.2  # either way, across the picture
     contrast: Range = (0.55, 1.25)
-    p_resample: float = 0.40  # down by 2 or 3 and up again
+    p_resample: float = 0.40  # down by a factor and up again
+    resample: tuple[int, ...] = (2, 3)  # the factors, each as often as the other
     p_occluder: float = 0.25  # of an eighth to a third of the side
     noise: float = 0.05  # largest standard deviation
     colour: float = 0.0  # gain of each channel, and saturation, either way
@@ -54,10 +55,11 @@ TRAIN = RenderSpec(
     contrast=(0.45, 1.3), p_resample=0.5, p_occluder=0.35, noise=0.06, colour=0.2, strength=(0.0, 1.0),
 )  # fmt: skip
 
-# A shop's shelf in a video: small, dim, cut by a careless box, its colours its own.
-SHELF = replace(
-    PLAIN, scale=(0.9, 1.25), shift=0.12, stretch=(0.5, 1.0), p_flat=0, light=0.3, contrast=(0.5, 1.1), p_resample=0.9,
-    p_occluder=0.1, noise=0.03, colour=0.08,
+# Crops from a shop's video: dim, blurred, in the shop's light, cut by a careless box.
+SHELF = RenderSpec(
+    scale=(0.8, 1.6), rotation_sd=5, shear_sd=0.05, perspective_sd=0.1, p_cylinder=1 / 6, shift=0.3, stretch=(0.4, 1), p_invert=0,
+    p_grey=0, p_tint=0, p_flat=0, light=0.5, contrast=(0.35, 1.15), p_resample=1, resample=(2, 3, 6), p_occluder=0.15, noise=0.05,
+    colour=0.12,
 )  # fmt: skip
 
 
@@ -177,16 +179,16 @@ def occluded(pictures: Tensor, fillers: Tensor, p: float) -> Tensor:
 
 
 def degraded(pictures: Tensor, spec: RenderSpec, strength: Tensor) -> Tensor:
-    """Resampling by 2 or 3 on a share of the batch, then sensor noise. Which share is by position: a batch has no order."""
+    """Resampling on a share of the batch, then sensor noise. Which share is by position: a batch has no order."""
     n, side = len(pictures), pictures.shape[-1]
-    share = round(n * spec.p_resample / 2)
-    parts = [pictures[2 * share :]]
-    for factor, part in ((2, pictures[:share]), (3, pictures[share : 2 * share])):
-        if len(part):
-            small = F.interpolate(part, size=(side // factor,) * 2, mode="area")
-            parts.append(F.interpolate(small, size=(side, side), mode="bilinear", align_corners=False))
+    share = round(n * spec.p_resample / len(spec.resample))
+    resampled = min(n, share * len(spec.resample))
+    parts = [pictures[resampled:]]
+    for factor, part in zip(spec.resample, pictures[:resampled].split(max(1, share)), strict=False):
+        small = F.interpolate(part, size=(side // factor,) * 2, mode="area")
+        parts.append(F.interpolate(small, size=(side, side), mode="bilinear", align_corners=False))
     pictures = torch.cat(parts)
-    pictures = pictures.roll(2 * share, 0)  # back into the order they came in
+    pictures = pictures.roll(resampled, 0)  # back into the order they came in
     noise = (uniform(n, 0, spec.noise, pictures) * strength).view(n, 1, 1, 1)
     return pictures + torch.randn_like(pictures) * noise
 
