@@ -292,7 +292,7 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
 
 
 # Limits on the picture itself; how they were measured: `python -m training warning-limits`.
-PICTURE_LIMITS = {"too_small_px": 32, "blurred": 0.035, "several_things": 0.41}
+PICTURE_LIMITS = {"too_small_px": 24, "blurred": 0.035, "several_things": 0.533}
 
 
 def read_foreign(config: Config, enroller: Enroller) -> FloatArray:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training import data, render, run
 from training.backbone import HISTOGRAM_BINS, Backbone, averaged_weights, colour_histogram, from_weights, hash_of
-from training.batches import LEFT_OUT, held_back, training_split
+from training.batches import photograph_items, training_split
 from training.validation import Validation
 
 # Chosen on validation classes, with the number of dimensions: docs/experiments.md, "a discriminant on top".
@@ -31,7 +31,6 @@ HISTOGRAM_SCALE = 0.45  # beside the learnt vector and the pooled features at 1
 MAP_SCALE = 1.0  # of each mean and each deviation of a map
 SHRINKAGE = 0.1
 DIMENSIONS = 512
-OBJECT_PICTURES = 12  # of each training object
 RENDERED_CLASSES, RENDERS = 1000, 3  # of each rendered kind, and of each of its classes
 CANVAS_PX = 128
 
@@ -122,24 +121,33 @@ def fit(kinds: Mapping[str, tuple[Tensor, Tensor]], *, shrinkage: float, dimensi
 
 
 def training_pictures(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
-    """Of training classes: objects from several sides, marks and fronts as a camera takes them, fronts as a shop's video does.
+    """Of training classes: objects from several sides, signs and logos in the wild, marks and fronts as a camera takes them, and
+    fronts as a shop's video does.
 
     Values in 0 to 255 (n, 3, side, side), and labels (n,).
     """
-    by_object: dict[str, list[data.Item]] = {}
-    for item in data.pack_items(config.data / "object-views-dev"):
-        if not item.class_name.startswith(LEFT_OUT) and not held_back(item.class_name):
-            by_object.setdefault(item.class_name, []).append(item)
-    spread = [items[:: -(-len(items) // OBJECT_PICTURES)] for items in by_object.values()]
-    objects = data.load([item for items in spread for item in items], side_px=CANVAS_PX)
     scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX).pixels
     marks, fronts = (faces(config.data / pack) for pack in ("brand-marks", "package-fronts"))
     return {
-        "objects": (sized(objects.pixels.float() / 255, config.side_px), objects.labels),
+        "objects": photographs(config, "object-views-dev", each=12),
+        # Real light, blur and distance, which renders do not know.
+        "signs": photographs(config, "gtsrb-dev", each=25),
+        "logos": photographs(config, "vehicle-logos-dev", "toplogo10-dev", each=25),
         "marks": renders(marks, scenes, render.PLAIN, config.side_px),
         "fronts": renders(fronts, scenes, render.PLAIN, config.side_px),
         "shelves": renders(fronts, scenes, render.SHELF, config.side_px),
     }
+
+
+def photographs(config: Config, *packs: str, each: int) -> tuple[Tensor, Tensor]:
+    """Up to `each` of every training class of these packs, spread over what there is."""
+    by_class: dict[str, list[data.Item]] = {}
+    for item in photograph_items(config.data):
+        if item.class_name.startswith(packs):
+            by_class.setdefault(item.class_name, []).append(item)
+    spread = [item for items in by_class.values() for item in items[:: -(-len(items) // each)]]
+    pictures = data.load(spread, side_px=CANVAS_PX)
+    return sized(pictures.pixels.float() / 255, config.side_px), pictures.labels
 
 
 def faces(pack: Path) -> data.PictureSet:
