@@ -12,7 +12,7 @@ fits it on training classes and leaves `discriminant.safetensors` in the run fol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,27 +127,28 @@ def training_pictures(config: Config) -> dict[str, tuple[Tensor, Tensor]]:
     Values in 0 to 255 (n, 3, side, side), and labels (n,).
     """
     scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX).pixels
+    items = photograph_items(config.data)
     marks, fronts = (faces(config.data / pack) for pack in ("brand-marks", "package-fronts"))
     return {
-        "objects": photographs(config, "object-views-dev", each=12),
+        "objects": photographs(items, "object-views-dev", each=12, side_px=config.side_px),
         # Real light, blur and distance, which renders do not know.
-        "signs": photographs(config, "gtsrb-dev", each=25),
-        "logos": photographs(config, "vehicle-logos-dev", "toplogo10-dev", each=25),
+        "signs": photographs(items, "gtsrb-dev", each=25, side_px=config.side_px),
+        "logos": photographs(items, "vehicle-logos-dev", "toplogo10-dev", each=25, side_px=config.side_px),
         "marks": renders(marks, scenes, render.PLAIN, config.side_px),
         "fronts": renders(fronts, scenes, render.PLAIN, config.side_px),
         "shelves": renders(fronts, scenes, render.SHELF, config.side_px),
     }
 
 
-def photographs(config: Config, *packs: str, each: int) -> tuple[Tensor, Tensor]:
-    """Up to `each` of every training class of these packs, spread over what there is."""
+def photographs(items: Sequence[data.Item], *packs: str, each: int, side_px: int) -> tuple[Tensor, Tensor]:
+    """Up to `each` of every class of these packs, spread over what there is."""
     by_class: dict[str, list[data.Item]] = {}
-    for item in photograph_items(config.data):
+    for item in items:
         if item.class_name.startswith(packs):
             by_class.setdefault(item.class_name, []).append(item)
-    spread = [item for items in by_class.values() for item in items[:: -(-len(items) // each)]]
+    spread = [item for own in by_class.values() for item in own[:: -(-len(own) // each)]]
     pictures = data.load(spread, side_px=CANVAS_PX)
-    return sized(pictures.pixels.float() / 255, config.side_px), pictures.labels
+    return sized(pictures.pixels.float() / 255, side_px), pictures.labels
 
 
 def faces(pack: Path) -> data.PictureSet:

@@ -66,37 +66,32 @@ def test_an_answer_has_the_length_asked_for_even_past_all_rows(make_index: MakeI
     assert rows.tolist()[0][2] == -1
 
 
-@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
-def test_searching_starts_no_threads(make_index: MakeIndex) -> None:
-    # Callers are parallel already. In a thread of its own, because OpenMP keeps its settings and its helpers for each caller.
-    index, counted = make_index(ROWS), []
+def threads_started_by(work: Callable[[], object]) -> int:
+    """In a thread of its own, because OpenMP keeps its settings and its helpers for each caller."""
+    counted = []
 
-    def search() -> None:
+    def count_around() -> None:
         counted.append(len(list(TASKS.iterdir())))
-        index.search(ROWS[:8], 5, None)
+        work()
         counted.append(len(list(TASKS.iterdir())))
 
-    caller = Thread(target=search)
+    caller = Thread(target=count_around)
     caller.start()
     caller.join()
     before, after = counted
-    assert after <= before
+    return after - before
+
+
+# Callers are parallel already.
+@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
+def test_searching_starts_no_threads(make_index: MakeIndex) -> None:
+    index = make_index(ROWS)
+    assert threads_started_by(lambda: index.search(ROWS[:8], 5, None)) <= 0
 
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
 def test_making_an_index_starts_no_threads(make_index: MakeIndex) -> None:
-    counted = []
-
-    def make() -> None:
-        counted.append(len(list(TASKS.iterdir())))
-        make_index(ROWS)
-        counted.append(len(list(TASKS.iterdir())))
-
-    caller = Thread(target=make)
-    caller.start()
-    caller.join()
-    before, after = counted
-    assert after <= before
+    assert threads_started_by(lambda: make_index(ROWS)) <= 0
 
 
 def test_an_index_of_nothing_can_be_made(make_index: MakeIndex) -> None:

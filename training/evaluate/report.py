@@ -36,7 +36,8 @@ SERVED = """
 
 `POST /classes/{name}/examples`, then `POST /classify`, with the service's own views, class models and thresholds. *top-1*: the
 first candidate is right, accepted or not. The other columns are what was answered; a match on a foreign picture is a false
-accept. The network has seen `freiburg-groceries-dev` in training, the calibration has seen none of the foreign pictures.
+accept. Thresholds were fitted on none of the foreign pictures; but the network has learnt from `freiburg-groceries-dev`, and the
+cohort may hold some of it.
 """
 
 

@@ -4,8 +4,8 @@
     python -m training served --data DIR --pack flickrlogos27-dev --shots 1
 
 Each episode enrols its supports under fresh names, asks every query with a filter on them, and deletes them. Besides top-1 it
-counts what the service answered: right and wrong matches, doubtful, unknown; and matches on foreign pictures, none of which the
-calibration was fitted on.
+counts what the service answered: right and wrong matches, doubtful, unknown; and matches on foreign pictures, none of which
+thresholds were fitted on.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from app.adapters.images import resize
 from app.adapters.networks import OnnxEmbedder
 from app.domain.checks import disagreement, sharpness
-from app.domain.values import FloatArray, PixelArray
+from app.domain.values import FloatArray
 from training import data, render, run
 from training.batches import LEFT_OUT
+from training.evaluate.arms import squares
 
 MARK_PACKS = ("brand-marks", "package-fronts")  # their split 7 is for choosing
 PHOTOGRAPH_PACKS = ("object-views-dev", "vehicle-logos-dev", "caltech101-dev")
@@ -67,11 +67,6 @@ def over_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
-def squares(pictures: Sequence[Image.Image], embedder: OnnxEmbedder) -> PixelArray:
-    """(n, side, side, 3), as the service gives them to the network."""
-    return np.stack([resize(np.asarray(picture), embedder.side_px) for picture in pictures])
-
-
 def usable(item: data.Item) -> bool:
     return not item.class_name.startswith(LEFT_OUT)
 
@@ -99,12 +94,12 @@ def glued(things: Sequence[Image.Image], *, columns: int, rows: int) -> Image.Im
 def too_small_px(config: Config, embedder: OnnxEmbedder) -> int:
     """The least shorter side that keeps `config.kept` of the accuracy."""
     marks = enrolled_marks(config)
-    queries = embedder(squares(rendered(marks, config), embedder)).embedding  # (classes, d)
+    queries = embedder(squares(rendered(marks, config), embedder.side_px)).embedding  # (classes, d)
     clean = [over_white(Image.fromarray(mark)) for mark in marks.pixels.permute(0, 2, 3, 1).numpy()]
 
     def accuracy(side_px: int) -> float:
         examples = [mark.resize((side_px, side_px), Image.Resampling.LANCZOS) for mark in clean]
-        sims = queries @ embedder(squares(examples, embedder)).embedding.T  # (queries, classes)
+        sims = queries @ embedder(squares(examples, embedder.side_px)).embedding.T  # (queries, classes)
         return float((sims.argmax(axis=1) == np.arange(len(clean))).mean())
 
     whole = accuracy(MARK_PX)
@@ -154,7 +149,7 @@ def several_things(config: Config, things: Sequence[Image.Image], embedder: Onnx
 
 
 def disagreements(pictures: Sequence[Image.Image], embedder: OnnxEmbedder) -> FloatArray:
-    return np.array([disagreement(dense) for dense in embedder(squares(pictures, embedder)).dense], np.float32)
+    return np.array([disagreement(dense) for dense in embedder(squares(pictures, embedder.side_px)).dense], np.float32)
 
 
 def main(arguments: list[str]) -> None:
