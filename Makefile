@@ -53,15 +53,17 @@ docs: $(VENV)/dev  ## write again the pages that are made from the code
 train-embedding: $(VENV)/dev  ## train the embedding network on the packs in DATA; again to go on; ARGS="--help" says how
 	$(BIN)/python -m training embedding --data $(DATA) $(ARGS)
 
-train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX, calibration, manifest
+train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX, code book, calibration, manifest
 	$(BIN)/python -m training discriminant --data $(DATA)
 	$(BIN)/python -m training export
+	$(BIN)/python -m training points --data $(DATA)
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
+	$(BIN)/python -m training proofs --data $(DATA)
 
 train-report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
-	for task in flickrlogos27-dev/1 flickrlogos27-dev/5 grozi120-dev/1 grozi120-dev/5 grocery-store/1; do \
-		$(BIN)/python -m training evaluate --data $(DATA) --pack $${task%/*} --shots $${task#*/} || exit 1; \
-	done
+	$(BIN)/python -m training evaluate classify --data $(DATA)
+	$(BIN)/python -m training evaluate scan --data $(DATA)
+	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA) --shots $$shots || exit 1; done
 	$(BIN)/python -m training report
 
 # Universal: one file for Python 3.11 to 3.13 on any system. No registry's address is in it, and no torch: which build of torch is

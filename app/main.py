@@ -17,15 +17,17 @@ from pathlib import Path
 
 import numpy as np
 from fastapi import FastAPI
+from numpy.typing import NDArray
 
 from app import metrics
 from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
-from app.adapters.index_faiss import FaissIndex
+from app.adapters.index_faiss import FaissIndex, FaissPointIndex
+from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import open_embedder
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_sqlite import SqliteStore
-from app.api import classes, classify, examples, info
+from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
 from app.api.auth import KeyRing
 from app.api.bodies import BodyLimits
@@ -36,18 +38,21 @@ from app.api.problems import install_problem_handlers
 from app.api.readiness import Readiness
 from app.api.schemas import InfoOut, LimitsOut
 from app.domain.model_set import ModelSet
+from app.domain.prints import CodeBook, Prints
 from app.domain.representatives import fit_class, no_synthesis
 from app.errors import FirstsightError
 from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
 from app.service.collection import Collection
+from app.service.detect import Detect
 from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
 from app.service.enrol import Enrol
 from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
-from app.service.ports import Embedder, Store, Synthesizer
+from app.service.ports import Embedder, PointFinder, Store, Synthesizer
+from app.service.verify import Verifier
 from app.settings import Settings
 
 log = logger(__name__)
@@ -63,6 +68,8 @@ class Adapters:
     model_set: ModelSet
     embedder: Embedder
     device: str  # that the networks run on
+    find_points: PointFinder
+    words: NDArray[np.uint8]  # (w, 128) code book of the points
     synthesize: Synthesizer
     codec: PictureCodec
     store: Store
@@ -76,6 +83,8 @@ def open_adapters(settings: Settings) -> Adapters:
         model_set=loaded.model_set,
         embedder=embedder,
         device=embedder.device,
+        find_points=SiftPoints(loaded.points),
+        words=loaded.points.words,
         synthesize=no_synthesis,
         codec=picture_codec(settings),
         store=open_store(settings.store),
@@ -110,16 +119,24 @@ class Service:
             adapters.store,
             make_index=FaissIndex,
             networks=model_set.provenance.networks,
+            prints=Prints(
+                provenance=model_set.provenance.points,
+                code_book=CodeBook(adapters.words),
+                make_index=partial(FaissPointIndex, words=len(adapters.words)),
+            ),
             in_background=self._background.submit,
         )
         self._collection = collection = Collection(
             store=adapters.store, galleries=self._galleries, pools=pools, keep_crops=settings.store_images == "crop"
         )
-        crop_embedder = CropEmbedder(codec=codec, embedder=adapters.embedder, view_shares=model_set.view_shares)
+        crop_embedder = CropEmbedder(
+            codec=codec, embedder=adapters.embedder, find_points=adapters.find_points, view_shares=model_set.view_shares
+        )
         fit = partial(fit_class, model_set=model_set, synthesize=adapters.synthesize)
         self._migrate = Migrate(
             store=adapters.store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance
         )
+        verifier = Verifier(find_points=adapters.find_points, model_set=model_set, mode=settings.verify)
         self.use_cases = UseCases(
             enrol=Enrol(
                 collection=collection,
@@ -127,10 +144,28 @@ class Service:
                 codec=codec,
                 crop_embedder=crop_embedder,
                 fit=fit,
+                verifier=verifier,
                 limits=model_set.calibration.warnings,
                 max_examples=settings.max_examples_per_class,
             ),
-            classify=Classify(collection=collection, pools=pools, codec=codec, embedder=adapters.embedder, model_set=model_set),
+            classify=Classify(
+                collection=collection,
+                pools=pools,
+                codec=codec,
+                embedder=adapters.embedder,
+                verifier=verifier,
+                model_set=model_set,
+            ),
+            detect=Detect(
+                collection=collection,
+                pools=pools,
+                codec=codec,
+                embedder=adapters.embedder,
+                find_points=adapters.find_points,
+                verifier=verifier,
+                verifies=settings.verify != "off",
+                model_set=model_set,
+            ),
             classes=Classes(collection=collection, pools=pools, fit=fit),
         )
 
@@ -220,7 +255,7 @@ def create_app(
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
-    for routes in (classify, examples, classes, info):
+    for routes in (classify, detect, examples, classes, info):
         app.include_router(routes.router)
     install_problem_handlers(app)
     install_openapi(app)

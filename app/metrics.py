@@ -20,7 +20,7 @@ _REQUEST_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 
 _stage_seconds = Histogram(
     "firstsight_stage_seconds",
-    "Time in one stage of a request: queue, decode, embed, search, decide, commit.",
+    "Time in one stage of a request: queue, decode, embed, points, vote, verify, search, decide, commit.",
     ["stage"],
     buckets=_STAGE_BUCKETS_S,
     registry=_REGISTRY,
@@ -37,6 +37,9 @@ _request_seconds = Histogram(
 )
 _outcomes = Counter(
     "firstsight_outcomes_total", "Pictures classified, by outcome: match, doubtful, unknown.", ["outcome"], registry=_REGISTRY
+)
+_detections = Counter(
+    "firstsight_detections_total", "Things found in scenes, by outcome: match, doubtful.", ["outcome"], registry=_REGISTRY
 )
 _refusals = Counter(
     "firstsight_refusals_total",
@@ -75,6 +78,10 @@ def observe_request(*, method: str, route: str, status: int, seconds: float) -> 
 
 def count_outcome(outcome: str) -> None:
     _outcomes.labels(outcome).inc()
+
+
+def count_detection(outcome: str) -> None:
+    _detections.labels(outcome).inc()
 
 
 def count_refusal(reason: str) -> None:

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     store_images: Literal["crop", "none"] = Field(
         default="crop",
         description="`crop` keeps a picture of each example, so that new networks can embed it again and people can see it. With "
-        "`none` only numbers are kept, and a start under other networks is refused.",
+        "`none` only numbers are kept: a start under other networks is refused, and one under other points goes on without any.",
     )
     models_dir: Path = Field(
         default=Path("models"), description="Folder of the model set: `manifest.json` and the files that it names."
@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         default=False,
         description="Listen beyond loopback without keys all the same; for a machine whose network is closed otherwise.",
+    )
+    verify: Literal["auto", "always", "off"] = Field(
+        default="auto",
+        description="Verification of print by local features: `auto` skips it where the look alone makes a sure match, `always` "
+        "is for every picture, `off` for none. The points of examples are kept in any case. `/detect` finds nothing with `off`.",
     )
     device: Literal["cpu", "cuda", "auto"] = Field(
         default="auto", description="Where the networks run. `auto` takes a GPU when the `gpu` extra is installed and finds one."
@@ -99,7 +104,7 @@ class Settings(BaseSettings):
         default=1000,
         ge=1,
         description="Examples of one class; an enrolment that would make it more is refused. What an enrolment costs grows with "
-        "them, because it fits and writes its class whole.",
+        "them, because it fits its class whole.",
     )
     max_concurrent_requests: int = Field(
         default=64,

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import sys
 
-from bench import enrol_cost, hostile, http_cost, searchable, start
+from bench import enrol_cost, hostile, http_cost, print_cost, searchable, start
 from bench.figures import save
 
-BENCHMARKS = {"http": http_cost, "enrol": enrol_cost, "searchable": searchable, "start": start, "hostile": hostile}
+BENCHMARKS = {
+    "http": http_cost,
+    "enrol": enrol_cost,
+    "print": print_cost,
+    "searchable": searchable,
+    "start": start,
+    "hostile": hostile,
+}
 
 
 def main(names: list[str]) -> None:

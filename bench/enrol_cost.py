@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.adapters.index_faiss import FaissIndex
-from app.adapters.model_set import read_model_set
+from app.adapters.index_faiss import FaissIndex, FaissPointIndex
+from app.adapters.model_set import LoadedModelSet, read_model_set
 from app.adapters.store_sqlite import SqliteStore
-from app.domain.model_set import ModelSet
+from app.domain.prints import CodeBook, Prints
 from app.domain.values import Upload
 from app.service.enrol import Enrol
 from app.service.follow import Galleries
@@ -33,25 +34,31 @@ ROUNDS = 200
 
 
 def measure() -> list[Figure]:
-    model_set = read_model_set(Settings().models_dir).model_set
+    loaded = read_model_set(Settings().models_dir)
     with TemporaryDirectory() as folder:
         files = {count: Path(folder) / f"{count}.db" for count in (FEW, MANY)}
-        return [*commits(files, model_set), *asyncio.run(enrolments(files))]
+        return [*commits(files, loaded), *asyncio.run(enrolments(files))]
 
 
-def commits(files: Mapping[int, Path], model_set: ModelSet) -> list[Figure]:
+def commits(files: Mapping[int, Path], loaded: LoadedModelSet) -> list[Figure]:
     """Fills the files, then commits to them and folds."""
+    model_set, words = loaded.model_set, loaded.points.words
     stores = {count: SqliteStore(path) for count, path in files.items()}
     with ThreadPoolExecutor(1) as background:
         galleries = {}
         for count, store in stores.items():
-            fill(store, model_set, count)
-            networks = model_set.provenance.networks
-            galleries[count] = Galleries(store, make_index=FaissIndex, networks=networks, in_background=background.submit)
+            fill(store, model_set, count, words)
+            galleries[count] = Galleries(
+                store,
+                make_index=FaissIndex,
+                networks=model_set.provenance.networks,
+                prints=Prints(model_set.provenance.points, CodeBook(words), partial(FaissPointIndex, words=len(words))),
+                in_background=background.submit,
+            )
             galleries[count].start()
         seconds: dict[int, list[float]] = {FEW: [], MANY: []}
         for number in range(ROUNDS):
-            change = stranger(f"stranger {number}", model_set, seed=MANY + number)
+            change = stranger(f"stranger {number}", model_set, words, seed=MANY + number)
             for count in in_turn(number):
                 started = time.perf_counter()
                 stores[count].commit(change, expected=0, crops={})

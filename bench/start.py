@@ -23,7 +23,8 @@ def measure() -> list[Figure]:
 
 def starts_with(path: Path, count: int) -> list[Figure]:
     store = SqliteStore(path)
-    fill(store, read_model_set(Settings().models_dir).model_set, count)
+    loaded = read_model_set(Settings().models_dir)
+    fill(store, loaded.model_set, count, loaded.points.words)
     store.close()
     seconds: list[float] = []
     memory: list[float] = []

@@ -21,7 +21,7 @@ from app.logs import configure_logs
 from app.main import Adapters, create_app, picture_codec
 from app.service.ports import Store
 from app.settings import Settings
-from tests.fakes import FakeEmbedder, model_set_for_tests
+from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests, point_settings_for_tests
 
 MakeClient = Callable[..., TestClient]
 Logged = Callable[[], list[dict[str, Any]]]
@@ -36,6 +36,8 @@ def fake_adapters(settings: Settings, *, store: Store | None = None) -> Adapters
         model_set=model_set_for_tests(),
         embedder=FakeEmbedder(),
         device="cpu",
+        find_points=FakePointFinder(),
+        words=point_settings_for_tests().words,
         synthesize=no_synthesis,
         codec=picture_codec(settings),
         store=store or MemoryStore(),

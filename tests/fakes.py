@@ -7,10 +7,11 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration
+from app.domain.calibration import Calibration, ProofCalibration
 from app.domain.checks import WarningLimits
-from app.domain.model_set import ModelSet
-from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray, Provenance
+from app.domain.model_set import ModelSet, PointSettings
+from app.domain.prints import CodeBook, NumpyPointIndex, Prints
+from app.domain.values import DESCRIPTOR_SIZE, Box, Embeddings, FloatArray, Picture, PixelArray, Points, Provenance
 from app.domain.views import crop
 from app.errors import InvalidPicture
 from app.service.embed import PictureCodec
@@ -18,6 +19,8 @@ from app.service.embed import PictureCodec
 GRID = 4  # cells a side of the colour layout
 DIM = GRID * GRID * 3 + 1
 SIDE_PX = 32
+BLOCK_PX = 8  # side of the blocks that have a point each
+FLAT = 16.0  # grey levels that the pixels of a block deviate, up to which it has none; the grain of the drawings is far below
 
 
 class FakeEmbedder:
@@ -37,6 +40,53 @@ def _colour_layout(picture: PixelArray) -> FloatArray:
     cell = picture.shape[0] // GRID
     cells = picture.astype(np.float64).reshape(GRID, cell, GRID, cell, 3)
     return np.asarray((cells.mean(axis=(1, 3)) - 127.5) / 127.5, dtype=np.float32)
+
+
+class FakePointFinder:
+    """A point in each block of 8 x 8 pixels that is not flat, described by its pixels less their mean.
+
+    A picture that is set into another on the grid of blocks has its points there too. It is looked at as large as it is.
+    """
+
+    def __init__(self, settings: PointSettings | None = None) -> None:
+        self._settings = settings or point_settings_for_tests()
+
+    @property
+    def side_px(self) -> int:
+        return self._settings.side_px
+
+    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+        rows, columns = (length // BLOCK_PX for length in pixels.shape[:2])
+        grey = pixels[: rows * BLOCK_PX, : columns * BLOCK_PX].mean(axis=2)
+        blocks = grey.reshape(rows, BLOCK_PX, columns, BLOCK_PX).swapaxes(1, 2).reshape(rows * columns, BLOCK_PX**2)
+        deviation = blocks.std(axis=1)
+        strongest = np.argsort(-deviation, kind="stable")[: np.count_nonzero(deviation > FLAT)]
+        strongest = strongest[: self._settings.most if most is None else most]
+        centres = np.stack([strongest % max(columns, 1), strongest // max(columns, 1)], axis=1) * BLOCK_PX + BLOCK_PX / 2  # x, y
+        sizes = np.full((len(strongest), 1), BLOCK_PX)
+        scaled = np.concatenate([centres, sizes], axis=1) * (2**16 - 1) / max(pixels.shape[:2])
+        descriptors = _descriptors_of(blocks[strongest])
+        words = (descriptors.astype(np.int64) @ self._settings.words.T.astype(np.int64)).argmax(axis=1)
+        return Points(np.pad(scaled, ((0, 0), (0, 1))).astype(np.uint16), descriptors, words.astype(np.uint16))
+
+
+def _descriptors_of(blocks: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Blocks (n, 64) of grey -> (n, 128): how far above and how far below the mean, as the square root of its share."""
+    above = blocks - blocks.mean(axis=1, keepdims=True)
+    shares = np.concatenate([above.clip(min=0), (-above).clip(min=0)], axis=1)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return (np.sqrt(shares) * 512).round().clip(max=255).astype(np.uint8)
+
+
+def point_settings_for_tests() -> PointSettings:
+    words = np.random.default_rng(0).integers(0, 90, (16, DESCRIPTOR_SIZE), dtype=np.uint8)
+    return PointSettings(side_px=64, most=300, contrast=0.02, words=words)
+
+
+def prints_for_tests(model_set: ModelSet) -> Prints:
+    """Of no class yet."""
+    code_book = CodeBook(point_settings_for_tests().words)
+    return Prints(model_set.provenance.points, code_book, NumpyPointIndex)
 
 
 def raw_bytes(pixels: PixelArray) -> bytes:
@@ -74,6 +124,7 @@ def calibration_for_tests() -> Calibration:
         target_far=0.001,
         competing_share=0.05,
         above_cohort=0.2,
+        above_cohort_log_classes=0.05,
         threshold_floor=0.6,
         threshold_ceiling=0.9,
         slope=20.0,
@@ -82,6 +133,18 @@ def calibration_for_tests() -> Calibration:
         offset_log_examples=0.1,
         doubtful_margin=0.05,
         ambiguous_margin=0.02,
+        proof=ProofCalibration(
+            target_far=0.01,
+            line=3.0,
+            doubtful_line=2.0,
+            log_points=0.5,
+            coverage=1.0,
+            agreement=1.0,
+            votes=1.0,
+            bias=-1.0,
+            similarity=0.5,
+            ambiguous_margin=0.2,
+        ),
         warnings=WarningLimits(
             too_small_px=24,
             blurred=0.01,
@@ -89,6 +152,8 @@ def calibration_for_tests() -> Calibration:
             near_duplicate=0.999,
             unlike_class=0.3,
             closer_to_other=0.8,
+            few_points=4,
+            same_print=0.9,
         ),
     )
 
@@ -100,10 +165,12 @@ def cohort_for_tests(count: int = 64) -> NDArray[np.float64]:
     return FakeEmbedder()(layouts.repeat(cell, axis=1).repeat(cell, axis=2)).embedding.astype(np.float64)
 
 
-def model_set_for_tests(*, networks: str = "fake networks", calibration: str = "fake calibration") -> ModelSet:
+def model_set_for_tests(
+    *, networks: str = "fake networks", calibration: str = "fake calibration", points: str = "fake points"
+) -> ModelSet:
     return ModelSet(
         id="fakemodelset0000",
-        provenance=Provenance(networks=networks, calibration=calibration),
+        provenance=Provenance(networks=networks, calibration=calibration, points=points),
         calibration=calibration_for_tests(),
         view_shares=(0.8,),
         cohort=cohort_for_tests(),

@@ -15,6 +15,7 @@ from app.domain.changes import (
     Committed,
     ExampleRemoved,
     ExamplesAdded,
+    Snapshot,
     fold_change,
 )
 from app.domain.values import ClassState
@@ -50,6 +51,16 @@ def committed(history: list[Expecting]) -> list[Committed]:
     return [Committed(version, each.change) for version, each in enumerate(history, start=1)]
 
 
+def snapshot_after(changes: list[Committed]) -> Snapshot:
+    """What a store that committed these would give."""
+    states: dict[str, ClassState] = {}
+    for change in changes:
+        state = fold_change(states.pop(change.change.class_name, None), change)
+        if state is not None:
+            states[state.name] = state
+    return Snapshot(len(changes), tuple(sorted(states.values(), key=lambda state: state.name)))
+
+
 def _played(moves: list[tuple]) -> list[Expecting]:
     states: dict[str, ClassState] = {}
     history: list[Expecting] = []
@@ -71,7 +82,7 @@ def _change_of(move: tuple, states: dict[str, ClassState], version: int) -> Chan
     vectors = [VECTORS[number] for number in chosen]
     state = states.get(name)
     if kind == "enrol":
-        return ExamplesAdded(name, (example_of(f"{version}", vectors[0]),), model_of(*vectors))
+        return ExamplesAdded(name, (example_of(f"{version}", vectors[0], points=version % 3),), model_of(*vectors))
     if state is None:
         return None
     if kind == "forget" and state.examples:

@@ -34,7 +34,12 @@ ALLOWED = {
     "app.logs": (),
     "training": ("training", "app.domain"),
     # What is measured, calibrated and exported is what ships, down to the decoder.
-    **dict.fromkeys(("training.export", "training.calibrate", "training.evaluate"), ("training", "app.domain", "app.adapters")),
+    **dict.fromkeys(
+        ("training.export", "training.calibrate", "training.points", "training.evaluate"),
+        ("training", "app.domain", "app.adapters"),
+    ),
+    "training.proofs": ("training", "app.domain", "app.adapters", "app.service"),
+    "training.evaluate.in_process": ("training", "app"),  # the whole service, asked without HTTP
 }
 
 # Outside library -> where alone in app/ it may be imported.
@@ -42,6 +47,7 @@ AT_HOME = {
     "PIL": ("app.adapters.images",),
     "onnxruntime": ("app.adapters.networks",),
     "faiss": ("app.adapters.index_faiss",),
+    "cv2": ("app.adapters.local_features",),
     "sqlite3": ("app.adapters.store_sqlite",),
     "fastapi": ("app.api", "app.main"),
     "starlette": ("app.api", "app.main", "app.server"),

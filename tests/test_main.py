@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from app.adapters.images import decode_crop
 from app.adapters.store_memory import MemoryStore
 from app.domain.values import Embeddings, PixelArray
 from app.errors import CorruptModelSet
 from app.main import Adapters, create_app, open_adapters, open_store
 from app.service.migrate import Migrate, Progress
 from app.settings import Settings
-from tests.api.drawings import ACME, ACME_AGAIN, form
+from tests.api.drawings import ACME, ACME_AGAIN, form, printed
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
-from tests.fakes import FakeEmbedder, model_set_for_tests
+from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests
 from tests.model_sets import write_model_set
 from tests.tiny_network import DIM, SIDE_PX
+from tests.values import plain
 
 
 def waiting_beyond(step: str, client: TestClient) -> str:
@@ -165,12 +167,27 @@ def test_a_class_has_as_many_examples_as_the_settings_allow(make_client: MakeCli
     assert client.get("/classes/acme").json()["examples"] == 1
 
 
+def test_what_an_example_keeps_is_found_in_its_crop_as_it_is_stored(make_client: MakeClient) -> None:
+    store = MemoryStore()
+    make_client(on_store=store).post("/classes/acme/examples", files=form(printed()))
+
+    (example,) = store.snapshot().classes[0].examples
+    crop = store.read_crop("acme", example.id)
+
+    assert crop is not None
+    assert len(example.points) > 0
+    assert plain(example.points) == plain(FakePointFinder()(decode_crop(crop)))
+
+
 def test_a_model_set_in_a_folder_is_opened_whole(tmp_path: Path) -> None:
-    settings = settings_for_tests(models_dir=write_model_set(tmp_path / "models"), device="cpu")
+    models = write_model_set(tmp_path / "models", lambda manifest: manifest["points"].update(most=7))
+    settings = settings_for_tests(models_dir=models, device="cpu")
 
     adapters = open_adapters(settings)
 
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert len(adapters.find_points(noise)) == 7
     with TestClient(create_app(settings, open_adapters=lambda given: adapters)) as client:
         wait_for_start(client)
-        client.post("/classes/acme/examples", files=form(ACME))
+        assert client.post("/classes/acme/examples", files=form(ACME)).status_code == 201
         assert client.post("/classify", files=form(ACME)).json()["model"] == adapters.model_set.id

@@ -45,6 +45,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STORE", "sqlite:///:memory:"),
         ("STORE", "sqlite:///./:memory:"),  # the same path, and SQLite is given the path
         ("STORE_IMAGES", "all"),
+        ("VERIFY", "sometimes"),
         ("DEVICE", "tpu"),
         ("INFERENCE_THREADS", "0"),
         ("DECODE_THREADS", "-1"),

@@ -10,18 +10,22 @@ STAGES = {
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",
+    "points": "training.points",
     "calibrate": "training.calibrate",
-    "evaluate": "training.evaluate.few_shot",
-    "served": "training.evaluate.served",
+    "proofs": "training.proofs",
+    "evaluate classify": "training.evaluate.few_shot",
+    "evaluate scan": "training.evaluate.scan",
+    "evaluate detect": "training.evaluate.detection",
     "report": "training.evaluate.report",
 }
 
 
 def main() -> None:
-    stage = sys.argv[1] if len(sys.argv) > 1 else ""
+    words = 2 if sys.argv[1:2] == ["evaluate"] else 1
+    stage = " ".join(sys.argv[1 : 1 + words])
     if stage not in STAGES:
         sys.exit(f"usage: python -m training {{{','.join(STAGES)}}} [flags]")
-    importlib.import_module(STAGES[stage]).main(sys.argv[2:])
+    importlib.import_module(STAGES[stage]).main(sys.argv[1 + words :])
 
 
 if __name__ == "__main__":

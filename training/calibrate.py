@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,21 +26,24 @@ from torch import Tensor
 
 from app.adapters.images import resize
 from app.adapters.networks import OnnxEmbedder
-from app.domain.calibration import Calibration, nearest_of_cohort
+from app.domain.calibration import CALIBRATED_CLASSES, Calibration, ProofCalibration, nearest_of_cohort
 from app.domain.checks import WarningLimits
 from app.domain.model_set import ModelSet
 from app.domain.representatives import fit_class, no_synthesis
 from app.domain.values import Example, FloatArray, PixelArray, Provenance
 from app.domain.views import crop, view_boxes
-from training import data, render, run
+from training import data, points, render, run
 from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, held_back, photograph_items, training_split
 
 SHOTS = (1, 2, 5)
 ASKED = 3  # pictures asked of each calibration class
-GALLERY = 20  # classes enrolled together when probabilities are fitted
+FARTHEST = 50  # times rarer false accepts than of one class: the rarest that can be measured here
 CANVAS_PX = 128  # side at which pictures are rendered
 COMPETING_SHARE = 0.05  # of the cohort: docs/experiments.md, "thresholds from the nearest of the cohort"
 VIEW_SHARES = ()  # no crops beside the whole picture: docs/experiments.md, "support views"
+UNFITTED = ProofCalibration(
+    0.01, 1e3, 1e3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+)  # accepts nothing: `python -m training proofs` fits it
 PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the network"
 
 
@@ -169,6 +173,14 @@ def fit_above_cohort(measured: Sequence[Measured], far: float) -> float:
     return float(np.quantile(np.concatenate([values.ravel() for values in above]), 1 - far))
 
 
+def fit_competition(measured: Sequence[Measured], far: float) -> float:
+    """How much further up a class accepts for each unit of ln(classes), so that together they accept as few foreign pictures.
+
+    The tail is nearly a straight line over the logarithm of the rate, from one class's rate to a fiftieth of it.
+    """
+    return max(0.0, (fit_above_cohort(measured, far / FARTHEST) - fit_above_cohort(measured, far)) / math.log(FARTHEST))
+
+
 def thresholds(each: Measured, calibration: Calibration) -> np.ndarray:
     bound = each.cohort + calibration.above_cohort * (1 - each.cohort)
     return np.clip(bound, calibration.threshold_floor, calibration.threshold_ceiling)  # (classes,)
@@ -181,7 +193,7 @@ def top_candidates(measured: Sequence[Measured], calibration: Calibration, seed:
     for each in measured:
         limits = thresholds(each, calibration)
         for _ in range(60):
-            members = rng.choice(len(limits), min(GALLERY, len(limits)), replace=False)
+            members = rng.choice(len(limits), min(CALIBRATED_CLASSES, len(limits)), replace=False)
             known = each.asked[members][:, :, members].reshape(-1, len(members))
             unknown = each.foreign[rng.choice(len(each.foreign), len(known))][:, members]
             sims = np.concatenate([known, unknown])
@@ -254,8 +266,8 @@ def similarities_of_repeats(classes: Sequence[CalibrationClass], enroller: Enrol
 
 def placeholder_model_set(cohort: FloatArray) -> ModelSet:
     """Representatives do not depend on the calibration; `fit_class` wants one all the same."""
-    limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0)
-    neutral = Calibration(0.01, COMPETING_SHARE, 0.5, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, limits)
+    limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0, 20, 1.0)
+    neutral = Calibration(0.01, COMPETING_SHARE, 0.5, 0.0, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, UNFITTED, limits)
     return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
 
 
@@ -265,9 +277,10 @@ def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> 
     room = 1 - float(np.mean([each.cohort.mean() for each in measured]))
     draft = Calibration(
         target_far=config.target_far, competing_share=COMPETING_SHARE,
-        above_cohort=round(accepting, 4), threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
+        above_cohort=round(accepting, 4), above_cohort_log_classes=round(fit_competition(measured, config.target_far), 4),
+        threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
         slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((accepting - doubting) * room, 4),
-        ambiguous_margin=0.0, warnings=limits,
+        ambiguous_margin=0.0, proof=UNFITTED, warnings=limits,
     )  # fmt: skip
     found = top_candidates(measured, draft, config.seed)
     slope, slope_log, offset, offset_log = fit_probability(found)
@@ -280,6 +293,8 @@ def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> 
 
 
 def print_report(measured: Sequence[Measured], calibration: Calibration) -> None:
+    rates = [calibration.target_far / fewer for fewer in (1, 2, 5, 10, 20, 50)]
+    print("above the cohort:", ", ".join(f"{rate:.0e}: {fit_above_cohort(measured, rate):.4f}" for rate in rates))
     for each in measured:
         limits = thresholds(each, calibration)
         accepted = float((each.own >= limits[:, None]).mean())
@@ -292,7 +307,7 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
 
 
 # Limits on the picture itself; how they were measured: `python -m training warning-limits`.
-PICTURE_LIMITS = {"too_small_px": 24, "blurred": 0.035, "several_things": 0.533}
+PICTURE_LIMITS = {"too_small_px": 32, "blurred": 0.035, "several_things": 0.533, "few_points": 20, "same_print": 0.5}
 
 
 def read_foreign(config: Config, enroller: Enroller) -> FloatArray:
@@ -331,6 +346,7 @@ def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray
             "preprocessing": PREPROCESSING,
             "view_shares": list(VIEW_SHARES),
         },
+        "points": points.SETTINGS | {"words": described(points.WORDS_FILE)},
         "cohort": described("cohort.npy"),
         "calibration": asdict(calibration),
         "training": {"command": config.command, "commit": config.commit, "packs": PACKS},

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.domain.calibration import Calibration, calibration_from_json
-from app.domain.model_set import ModelSet
-from app.domain.values import Provenance
+from app.domain.model_set import ModelSet, PointSettings
+from app.domain.values import DESCRIPTOR_SIZE, MAX_EXAMPLE_POINT_BYTES, POINT_BYTES, Provenance
 from app.errors import CorruptModelSet
 
+MOST_WORDS = 2**16 - 1  # a point names its word in 16 bits
 UNIT_TOLERANCE = 1e-3  # of a length; a cohort may have been stored in half precision on its way
 
 
@@ -32,6 +33,7 @@ class LoadedModelSet:
     side_px: int  # of the squares it takes
     dim: int  # of an embedding
     preprocessing: str  # what the network does to pixels, in words
+    points: PointSettings
 
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # plain: a manifest cannot reach outside its folder
@@ -54,6 +56,13 @@ class _Embedding(_File):
     view_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
 
 
+class _Points(_Strict):
+    side_px: Annotated[int, Field(ge=8)]
+    most: Annotated[int, Field(ge=1, le=MAX_EXAMPLE_POINT_BYTES // POINT_BYTES)]
+    contrast: Annotated[float, Field(ge=0, lt=1)]
+    words: _File
+
+
 class _Training(_Strict):
     command: str
     commit: str
@@ -64,6 +73,7 @@ class _Manifest(_Strict):
     format: Literal[1]
     name: str
     embedding: _Embedding
+    points: _Points
     cohort: _File
     calibration: dict[str, Any]  # the domain reads it
     training: _Training  # where it came from; no part of what it is
@@ -86,6 +96,12 @@ def read_model_set(folder: Path) -> LoadedModelSet:
         side_px=manifest.embedding.side_px,
         dim=manifest.embedding.dim,
         preprocessing=manifest.embedding.preprocessing,
+        points=PointSettings(
+            side_px=manifest.points.side_px,
+            most=manifest.points.most,
+            contrast=manifest.points.contrast,
+            words=_read_words(folder, manifest),
+        ),
     )
 
 
@@ -114,11 +130,13 @@ def _read(path: Path) -> bytes:
 
 
 def _provenance_of(manifest: _Manifest) -> Provenance:
-    """All that an embedding depends on, and all that a threshold depends on beside embeddings."""
+    """All that an embedding depends on, all that a threshold depends on beside embeddings, and all that points depend on."""
     embedding = manifest.embedding.model_dump(mode="json", include={"sha256", "side_px", "view_shares"})
+    points = manifest.points.model_dump(mode="json", exclude={"words": {"file"}})
     return Provenance(
         networks=_hash_of(embedding),
         calibration=_hash_of({"calibration": manifest.calibration, "cohort": manifest.cohort.sha256}),
+        points=_hash_of(points),
     )
 
 
@@ -130,17 +148,29 @@ def _calibration_of(manifest: _Manifest) -> Calibration:
 
 
 def _read_cohort(folder: Path, manifest: _Manifest) -> NDArray[np.float64]:
-    data = _read_checked(folder, manifest.cohort)
-    try:
-        cohort = np.load(io.BytesIO(data), allow_pickle=False)
-    except ValueError as error:
-        raise CorruptModelSet(f"{folder / manifest.cohort.file} is not an array file: {error}") from error
+    cohort = _read_array(folder, manifest.cohort)
     dim = manifest.embedding.dim
     if cohort.dtype != np.float32 or cohort.ndim != 2 or len(cohort) < 2 or cohort.shape[1] != dim:
         raise CorruptModelSet(f"{manifest.cohort.file} holds {cohort.dtype} {cohort.shape}, not float32 (2 or more, {dim}).")
     if not np.all(np.abs(np.linalg.norm(cohort, axis=1) - 1) < UNIT_TOLERANCE):
         raise CorruptModelSet(f"{manifest.cohort.file} holds vectors that are not of unit length.")
     return np.asarray(cohort, dtype=np.float64)  # what thresholds are computed in: once here, not at every enrolment
+
+
+def _read_words(folder: Path, manifest: _Manifest) -> NDArray[np.uint8]:
+    file = manifest.points.words
+    words = _read_array(folder, file)
+    if words.dtype != np.uint8 or words.ndim != 2 or not 1 <= len(words) <= MOST_WORDS or words.shape[1] != DESCRIPTOR_SIZE:
+        raise CorruptModelSet(f"{file.file} holds {words.dtype} {words.shape}, not uint8 (1 to {MOST_WORDS}, {DESCRIPTOR_SIZE}).")
+    return words
+
+
+def _read_array(folder: Path, wanted: _File) -> NDArray[Any]:
+    data = _read_checked(folder, wanted)
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        raise CorruptModelSet(f"{folder / wanted.file} is not an array file: {error}") from error
 
 
 def _hash_of(entries: dict[str, Any]) -> str:

@@ -1,7 +1,9 @@
-"""Changes and classes as bytes, for every store that writes: the same value gives the same bytes, on any machine.
+"""Changes, classes and examples as bytes, for every store that writes: the same value gives the same bytes, on any machine.
 
-A record is a prefix, a JSON header that says everything but the vectors, and the vectors as raw little-endian float32. The
-checksum is there because a flipped bit in a vector would be a silently wrong answer. No pickle: a record is only data.
+A record is a prefix, a JSON header that says everything but the arrays, and the arrays as raw little-endian numbers. The checksum
+is there because a flipped bit in a vector would be a silently wrong answer. No pickle: a record is only data.
+
+Format 1 had no points. It is read as what it was: examples without points, class models of a provenance without them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from app.domain.changes import (
     Change,
@@ -23,49 +27,60 @@ from app.domain.changes import (
     ExampleRemoved,
     ExamplesAdded,
 )
-from app.domain.values import Box, ClassModel, ClassState, Example, FloatArray, Provenance
+from app.domain.values import DESCRIPTOR_SIZE, Box, ClassModel, ClassState, Example, FloatArray, Points, Provenance
 from app.errors import IncompatibleStore, StoreUnavailable
 
 Fields = dict[str, Any]
+Bytes = NDArray[np.uint8]
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, FORMAT)
 PREFIX = struct.Struct("<II")  # format; CRC-32 of all that follows
 HEADER_SIZE = struct.Struct("<I")  # bytes of the header, with its padding
-FLOAT_BYTES = 4
+STEP_BYTES = 4  # arrays begin on a multiple of it, so that numpy can use them in place; the header counts in it
 
 
-class _Vectors:
-    """The float part of a record being written; the header refers to it by offset, in floats."""
+class _Arrays:
+    """The arrays of a record being written; the header refers to them by offset, in steps."""
 
     def __init__(self) -> None:
         self.data = bytearray()
 
-    def add(self, array: FloatArray) -> Fields:
-        at = len(self.data) // FLOAT_BYTES
-        self.data += array.astype("<f4").tobytes()
-        return {"at": at, "shape": array.shape}
+    def add_vectors(self, vectors: FloatArray) -> Fields:
+        return {"at": self._add(vectors.astype("<f4").tobytes()), "shape": vectors.shape}
+
+    def add_points(self, points: Points) -> Fields:
+        # Descriptors last: they are bytes, and the others stay on whole numbers whatever the count.
+        parts = (points.places.astype("<u2"), points.words.astype("<u2"), points.descriptors)
+        return {"at": self._add(b"".join(part.tobytes() for part in parts)), "count": len(points)}
+
+    def _add(self, data: bytes) -> int:
+        at = len(self.data) // STEP_BYTES
+        self.data += data
+        self.data += bytes(-len(data) % STEP_BYTES)
+        return at
 
 
 def encode_change(change: Change) -> bytes:
-    vectors = _Vectors()
-    return _seal(_change_fields(change, vectors), vectors)
+    arrays = _Arrays()
+    return _seal(_change_fields(change, arrays), arrays)
 
 
 def decode_change(record: bytes) -> Change:
     """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
-    fields, floats = _open(record)
+    fields, data = _open(record)
     name = fields["class"]
     match fields["kind"]:
         case "examples_added":
-            return ExamplesAdded(name, _examples(fields["examples"], floats), _model(fields["model"], floats))
+            return ExamplesAdded(name, _examples(fields["examples"], data), _model(fields["model"], data))
         case "example_removed":
-            return ExampleRemoved(name, fields["example"], _model_or_none(fields["model"], floats))
+            return ExampleRemoved(name, fields["example"], _model_or_none(fields["model"], data))
         case "class_configured":
             return ClassConfigured(name, fields["user_threshold"], fields["metadata"])
         case "class_renamed":
             return ClassRenamed(name, fields["new_name"], fields["user_threshold"], fields["metadata"])
         case "class_refitted":
-            return ClassRefitted(name, _examples(fields["examples"], floats), _model(fields["model"], floats))
+            return ClassRefitted(name, _examples(fields["examples"], data), _model(fields["model"], data))
         case "class_removed":
             return ClassRemoved(name)
         case kind:
@@ -73,43 +88,53 @@ def decode_change(record: bytes) -> Change:
 
 
 def encode_class(state: ClassState) -> bytes:
-    vectors = _Vectors()
+    arrays = _Arrays()
     fields = {
         "class": state.name,
         "version": state.version,
-        "examples": [_example_fields(example, vectors) for example in state.examples],
-        "model": _model_fields(state.model, vectors),
+        "examples": [_example_fields(example, arrays) for example in state.examples],
+        "model": _model_fields(state.model, arrays),
         "user_threshold": state.user_threshold,
         "metadata": state.metadata,
     }
-    return _seal(fields, vectors)
+    return _seal(fields, arrays)
 
 
 def decode_class(record: bytes) -> ClassState:
     """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
-    fields, floats = _open(record)
+    fields, data = _open(record)
     return ClassState(
         fields["class"],
         fields["version"],
-        _examples(fields["examples"], floats),
-        _model_or_none(fields["model"], floats),
+        _examples(fields["examples"], data),
+        _model_or_none(fields["model"], data),
         fields["user_threshold"],
         fields["metadata"],
     )
 
 
-def _change_fields(change: Change, vectors: _Vectors) -> Fields:
+def encode_example(example: Example) -> bytes:
+    arrays = _Arrays()
+    return _seal(_example_fields(example, arrays), arrays)
+
+
+def decode_example(record: bytes) -> Example:
+    """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
+    return _example(*_open(record))
+
+
+def _change_fields(change: Change, arrays: _Arrays) -> Fields:
     fields: Fields = {"class": change.class_name}
     match change:
         case ExamplesAdded() | ClassRefitted():
             kind = "examples_added" if isinstance(change, ExamplesAdded) else "class_refitted"
-            examples = [_example_fields(example, vectors) for example in change.examples]
-            return fields | {"kind": kind, "examples": examples, "model": _model_fields(change.model, vectors)}
+            examples = [_example_fields(example, arrays) for example in change.examples]
+            return fields | {"kind": kind, "examples": examples, "model": _model_fields(change.model, arrays)}
         case ExampleRemoved():
             return fields | {
                 "kind": "example_removed",
                 "example": change.example_id,
-                "model": _model_fields(change.model, vectors),
+                "model": _model_fields(change.model, arrays),
             }
         case ClassConfigured():
             configured = {"user_threshold": change.user_threshold, "metadata": change.metadata}
@@ -121,63 +146,89 @@ def _change_fields(change: Change, vectors: _Vectors) -> Fields:
             return fields | {"kind": "class_removed"}
 
 
-def _example_fields(example: Example, vectors: _Vectors) -> Fields:
+def _example_fields(example: Example, arrays: _Arrays) -> Fields:
     box = example.box
     return {
         "id": example.id,
         "box": [box.x, box.y, box.width, box.height],
-        "embedding": vectors.add(example.embedding),
+        "embedding": arrays.add_vectors(example.embedding),
         "spread": example.spread,
+        "points": arrays.add_points(example.points),
     }
 
 
-def _examples(fields: list[Fields], floats: FloatArray) -> tuple[Example, ...]:
-    return tuple(Example(each["id"], Box(*each["box"]), _vectors(each["embedding"], floats), each["spread"]) for each in fields)
+def _examples(fields: list[Fields], data: Bytes) -> tuple[Example, ...]:
+    return tuple(_example(each, data) for each in fields)
 
 
-def _model_fields(model: ClassModel | None, vectors: _Vectors) -> Fields | None:
+def _example(fields: Fields, data: Bytes) -> Example:
+    points = _points(fields["points"], data) if "points" in fields else Points.none()
+    return Example(fields["id"], Box(*fields["box"]), _vectors(fields["embedding"], data), fields["spread"], points)
+
+
+def _model_fields(model: ClassModel | None, arrays: _Arrays) -> Fields | None:
     if model is None:
         return None
     return {
-        "representatives": vectors.add(model.representatives),
+        "representatives": arrays.add_vectors(model.representatives),
         "spread": model.spread,
         "threshold": model.threshold,
         "networks": model.provenance.networks,
         "calibration": model.provenance.calibration,
+        "points": model.provenance.points,
     }
 
 
-def _model(fields: Fields, floats: FloatArray) -> ClassModel:
-    provenance = Provenance(fields["networks"], fields["calibration"])
-    return ClassModel(_vectors(fields["representatives"], floats), fields["spread"], fields["threshold"], provenance)
+def _model(fields: Fields, data: Bytes) -> ClassModel:
+    provenance = Provenance(fields["networks"], fields["calibration"], fields.get("points", ""))
+    return ClassModel(_vectors(fields["representatives"], data), fields["spread"], fields["threshold"], provenance)
 
 
-def _model_or_none(fields: Fields | None, floats: FloatArray) -> ClassModel | None:
-    return None if fields is None else _model(fields, floats)
+def _model_or_none(fields: Fields | None, data: Bytes) -> ClassModel | None:
+    return None if fields is None else _model(fields, data)
 
 
-def _vectors(place: Fields, floats: FloatArray) -> FloatArray:
-    at, shape = place["at"], place["shape"]
-    return floats[at : at + math.prod(shape)].reshape(shape)
+def _vectors(place: Fields, data: Bytes) -> FloatArray:
+    return _array(data, place["at"] * STEP_BYTES, "<f4", place["shape"])
 
 
-def _seal(fields: Fields, vectors: _Vectors) -> bytes:
+def _points(place: Fields, data: Bytes) -> Points:
+    count = place["count"]
+    places = place["at"] * STEP_BYTES
+    words = places + 4 * 2 * count  # after four uint16 a point
+    descriptors = words + 2 * count
+    return Points(
+        places=_array(data, places, "<u2", (count, 4)),
+        descriptors=_array(data, descriptors, "u1", (count, DESCRIPTOR_SIZE)),
+        words=_array(data, words, "<u2", (count,)),
+    )
+
+
+def _array(data: Bytes, at: int, dtype: DTypeLike, shape: Sequence[int]) -> NDArray[Any]:
+    """The numbers that begin at a byte, as a view."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return data[at : at + size].view(dtype).reshape(shape)
+
+
+def _seal(fields: Fields, arrays: _Arrays) -> bytes:
     header = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
-    header += b" " * (-len(header) % FLOAT_BYTES)  # vectors begin on a whole float, so that numpy can use them in place
-    content = HEADER_SIZE.pack(len(header)) + header + vectors.data
+    header += b" " * (-len(header) % STEP_BYTES)
+    content = HEADER_SIZE.pack(len(header)) + header + arrays.data
     return PREFIX.pack(FORMAT, zlib.crc32(content)) + content
 
 
-def _open(record: bytes) -> tuple[Fields, FloatArray]:
-    """The header and the vectors, which stay views of the record: read-only, and not copied."""
+def _open(record: bytes) -> tuple[Fields, Bytes]:
+    """The header and the bytes of the arrays, which stay views of the record: read-only, and not copied."""
     if len(record) < PREFIX.size:
         raise StoreUnavailable(f"A record of the store is damaged: it has {len(record)} bytes.")
     written_format, checksum = PREFIX.unpack_from(record)
-    if written_format != FORMAT:
-        raise IncompatibleStore(f"The store holds a record of format {written_format}; this version reads format {FORMAT}.")
+    if written_format not in READABLE_FORMATS:
+        raise IncompatibleStore(
+            f"The store holds a record of format {written_format}; this version reads formats up to {FORMAT}."
+        )
     if zlib.crc32(memoryview(record)[PREFIX.size :]) != checksum:
         raise StoreUnavailable("A record of the store is damaged: its checksum does not match.")
     (header_size,) = HEADER_SIZE.unpack_from(record, PREFIX.size)
     start = PREFIX.size + HEADER_SIZE.size
     end = start + header_size
-    return json.loads(record[start:end]), np.frombuffer(record, "<f4", offset=end)
+    return json.loads(record[start:end]), np.frombuffer(record, np.uint8, offset=end)

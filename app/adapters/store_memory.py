@@ -18,7 +18,7 @@ class MemoryStore:
         self._version = 0
         self._classes: dict[str, ClassState] = {}
         self._crops: dict[str, dict[str, bytes]] = {}  # by class, then by example
-        self._log: deque[Committed] = deque(maxlen=keep_changes)
+        self._log: deque[Committed] = deque(maxlen=keep_changes)  # by count alone: its arrays are those of the classes
 
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
         with self._lock:

@@ -2,6 +2,9 @@
 
 A commit is one transaction, and on the disk before it returns: in WAL mode, `synchronous=FULL` flushes the log at every commit.
 NORMAL is faster, and forgets acknowledged commits when the power goes.
+
+A commit costs what changed, however many examples its class has: they have a row each, and only those rows are touched that the
+change is about. Nor are the others read.
 """
 
 from __future__ import annotations
@@ -11,40 +14,69 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 
-from app.adapters.records import decode_change, decode_class, encode_change, encode_class
-from app.domain.changes import Change, ClassRenamed, Committed, ExampleRemoved, Snapshot, fold_expected
+from app.adapters.records import decode_change, decode_class, decode_example, encode_change, encode_class, encode_example
+from app.domain.changes import Change, ClassRefitted, ClassRenamed, Committed, ExampleRemoved, Snapshot, fold_expected
 from app.domain.values import ClassState
 from app.errors import IncompatibleStore, LogTrimmed, NameTaken, StoreUnavailable
 
-SCHEMA_VERSION = 1  # kept in the file as SQLite's user_version
-SCHEMA = """
-    CREATE TABLE classes (
-        id INTEGER PRIMARY KEY,  -- what crops refer to, so that a rename moves no picture
+SCHEMA_VERSION = 2  # kept in the file as SQLite's user_version
+SCHEMA = {
+    "classes": """
+        id INTEGER PRIMARY KEY,  -- what examples and crops refer to, so that a rename moves neither
         name TEXT NOT NULL UNIQUE,
-        record BLOB NOT NULL
-    );
-    CREATE TABLE crops (
+        record BLOB NOT NULL  -- all of the class but its examples
+    """,
+    "examples": """
+        class_id INTEGER NOT NULL REFERENCES classes (id) ON DELETE CASCADE,
+        example_id TEXT NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (class_id, example_id)
+    """,
+    "crops": """
         class_id INTEGER NOT NULL REFERENCES classes (id) ON DELETE CASCADE,
         example_id TEXT NOT NULL,
         data BLOB NOT NULL,
         PRIMARY KEY (class_id, example_id)
-    );
-    CREATE TABLE changes (version INTEGER PRIMARY KEY, record BLOB NOT NULL);
+    """,
+    "changes": """
+        version INTEGER PRIMARY KEY,
+        written INTEGER NOT NULL,  -- bytes of all records up to and with this one, those that are trimmed too
+        record BLOB NOT NULL
+    """,
+}
+# Keeps the newest change, whatever its size: versions count on from it.
+TRIM = """
+    DELETE FROM changes WHERE version < max(
+        (SELECT max(version) FROM changes) + 1 - :keep_changes,
+        (SELECT version FROM changes WHERE written + :keep_bytes > (SELECT written FROM changes ORDER BY version DESC LIMIT 1)
+         ORDER BY version LIMIT 1)
+    )
+"""
+COPY_FROM_1 = """
+    INSERT INTO changes SELECT version, written, record FROM changes_of_1
+    JOIN (SELECT version, sum(length(record)) OVER (ORDER BY version) AS written FROM changes_of_1) USING (version)
+    WHERE written + :keep_bytes > (SELECT sum(length(record)) FROM changes_of_1)
 """
 
 
 class SqliteStore:
-    def __init__(self, path: Path, *, keep_changes: int = 10_000, busy_timeout_s: float = 2.0) -> None:
-        """Opens the file, or makes it and its folders. Followers may fall `keep_changes` behind before they must read a snapshot.
+    def __init__(
+        self, path: Path, *, keep_changes: int = 10_000, keep_bytes: int = 64 * 2**20, busy_timeout_s: float = 2.0
+    ) -> None:
+        """Opens the file, or makes it and its folders, or brings one of an older schema up to this one.
 
+        Followers may fall `keep_changes` behind, or `keep_bytes` of changes, before they must read a snapshot.
         `busy_timeout_s` is how long another program, such as a backup, may hold SQLite's own lock before a call fails. Raises
         StoreUnavailable when the file cannot be used or another process has it, IncompatibleStore when it is not of this format.
         """
         self._path = path
-        self._keep_changes = keep_changes
+        self._kept = {"keep_changes": keep_changes, "keep_bytes": keep_bytes}
         self._lock = Lock()  # over the one connection, so that all reads under it are of one version
         with self._faults_named(), ExitStack() as opened:
             _make_folder(path.parent)
@@ -57,26 +89,31 @@ class SqliteStore:
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
         with self._transaction():
             committed = Committed(self._last_version() + 1, change)
+            # Folded without the examples it has, the class comes back with those to write: the ones that the change brings.
             state = fold_expected(self._find(change.class_name), committed, expected=expected)
             if isinstance(change, ClassRenamed) and change.new_name != change.class_name and self._find(change.new_name):
                 raise NameTaken(change.new_name)
+            self._forget_examples(change)
             self._replace(change.class_name, state)
-            self._keep_crops(change, crops)
+            self._keep_crops(change.class_name, crops)
             self._append(committed)
         return committed.version
 
     def snapshot(self) -> Snapshot:
         with self._reading():
             version = self._last_version()
-            records = self._connection.execute("SELECT record FROM classes ORDER BY name").fetchall()
-        return Snapshot(version, tuple(decode_class(record) for (record,) in records))
+            classes = self._connection.execute("SELECT id, record FROM classes ORDER BY name").fetchall()
+            query = "SELECT class_id, record FROM examples ORDER BY class_id, example_id"
+            examples = self._connection.execute(query).fetchall()
+        by_class = {class_id: [record for _, record in rows] for class_id, rows in groupby(examples, key=itemgetter(0))}
+        return Snapshot(version, tuple(_decode(record, by_class.get(class_id, ())) for class_id, record in classes))
 
     def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
         with self._reading():
             query = "SELECT version, record FROM changes WHERE version > ? ORDER BY version LIMIT ?"
             rows = self._connection.execute(query, (after, limit)).fetchall()
         if rows and rows[0][0] != after + 1:
-            raise LogTrimmed(f"The log begins at change {rows[0][0]}, after {after} it has a gap.", limit=self._keep_changes)
+            raise LogTrimmed(f"The log begins at change {rows[0][0]}, after {after} it has a gap.")
         return [Committed(version, decode_change(record)) for version, record in rows]
 
     def read_crop(self, class_name: str, example_id: str) -> bytes | None:
@@ -103,35 +140,70 @@ class SqliteStore:
             )
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
-        if not tables:
-            self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        if not tables or found < SCHEMA_VERSION:  # else opening writes nothing, and waits for nobody's lock
+            with self._transaction():
+                if tables:
+                    self._upgrade_from_1()
+                else:
+                    self._make_tables(*SCHEMA)
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _make_tables(self, *names: str) -> None:
+        for name in names:
+            self._connection.execute(f"CREATE TABLE {name} ({SCHEMA[name]})")
+
+    def _upgrade_from_1(self) -> None:
+        """In schema 1 the record of a class had its examples in it, and the log did not count its bytes."""
+        self._connection.execute("ALTER TABLE changes RENAME TO changes_of_1")
+        self._make_tables("examples", "changes")
+        self._connection.execute(COPY_FROM_1, self._kept)
+        self._connection.execute("DROP TABLE changes_of_1")  # before examples are written, so that they go where it was
+        for (name,) in self._connection.execute("SELECT name FROM classes ORDER BY id").fetchall():
+            self._replace(name, self._find(name))
 
     def _last_version(self) -> int:
         (version,) = self._connection.execute("SELECT ifnull(max(version), 0) FROM changes").fetchone()
         return int(version)
 
     def _find(self, name: str) -> ClassState | None:
+        """The class, without the examples that have rows of their own."""
         row = self._connection.execute("SELECT record FROM classes WHERE name = ?", (name,)).fetchone()
         return None if row is None else decode_class(row[0])
 
-    def _replace(self, name: str, state: ClassState | None) -> None:
-        if state is None:
-            self._connection.execute("DELETE FROM classes WHERE name = ?", (name,))  # and its crops, by the foreign key
-            return
-        update = "UPDATE classes SET name = ?, record = ? WHERE name = ?"
-        if not self._connection.execute(update, (state.name, encode_class(state), name)).rowcount:
-            self._connection.execute("INSERT INTO classes (name, record) VALUES (?, ?)", (state.name, encode_class(state)))
+    def _forget_examples(self, change: Change) -> None:
+        match change:
+            case ExampleRemoved():
+                example = (change.class_name, change.example_id)
+                delete = "DELETE FROM examples WHERE class_id = (SELECT id FROM classes WHERE name = ?) AND example_id = ?"
+                self._connection.execute(delete, example)
+                delete = "DELETE FROM crops WHERE class_id = (SELECT id FROM classes WHERE name = ?) AND example_id = ?"
+                self._connection.execute(delete, example)
+            case ClassRefitted():  # its crops stay
+                delete = "DELETE FROM examples WHERE class_id = (SELECT id FROM classes WHERE name = ?)"
+                self._connection.execute(delete, (change.class_name,))
 
-    def _keep_crops(self, change: Change, crops: Mapping[str, bytes]) -> None:
-        if isinstance(change, ExampleRemoved):
-            delete = "DELETE FROM crops WHERE class_id = (SELECT id FROM classes WHERE name = ?) AND example_id = ?"
-            self._connection.execute(delete, (change.class_name, change.example_id))
+    def _replace(self, name: str, state: ClassState | None) -> None:
+        """Writes the class in the place of the one of that name, and the examples in `state` beside those that it has."""
+        if state is None:
+            self._connection.execute("DELETE FROM classes WHERE name = ?", (name,))  # examples and crops too, by the foreign keys
+            return
+        record = encode_class(replace(state, examples=()))
+        update = "UPDATE classes SET name = ?, record = ? WHERE name = ?"
+        if not self._connection.execute(update, (state.name, record, name)).rowcount:
+            self._connection.execute("INSERT INTO classes (name, record) VALUES (?, ?)", (state.name, record))
+        insert = "INSERT INTO examples SELECT id, ?, ? FROM classes WHERE name = ?"
+        rows = ((example.id, encode_example(example), state.name) for example in state.examples)  # one record in memory at a time
+        self._connection.executemany(insert, rows)
+
+    def _keep_crops(self, class_name: str, crops: Mapping[str, bytes]) -> None:
         insert = "INSERT OR REPLACE INTO crops SELECT id, ?, ? FROM classes WHERE name = ?"
-        self._connection.executemany(insert, [(example_id, data, change.class_name) for example_id, data in crops.items()])
+        self._connection.executemany(insert, [(example_id, data, class_name) for example_id, data in crops.items()])
 
     def _append(self, committed: Committed) -> None:
-        self._connection.execute("INSERT INTO changes VALUES (?, ?)", (committed.version, encode_change(committed.change)))
-        self._connection.execute("DELETE FROM changes WHERE version <= ?", (committed.version - self._keep_changes,))
+        record = encode_change(committed.change)
+        insert = "INSERT INTO changes SELECT ?, ? + ifnull((SELECT written FROM changes WHERE version = ?), 0), ?"
+        self._connection.execute(insert, (committed.version, len(record), committed.version - 1, record))
+        self._connection.execute(TRIM, self._kept)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -157,6 +229,10 @@ class SqliteStore:
             yield
         except (sqlite3.Error, OSError) as fault:
             raise StoreUnavailable(f"The store {self._path} cannot be used: {fault}.") from fault
+
+
+def _decode(record: bytes, examples: Sequence[bytes]) -> ClassState:
+    return replace(decode_class(record), examples=tuple(map(decode_example, examples)))
 
 
 def _make_folder(folder: Path) -> None:

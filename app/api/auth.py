@@ -29,7 +29,7 @@ KEY_BYTES = 32
 class Scope(IntEnum):
     """Each includes the ones before it."""
 
-    READ = 1  # GETs, classify
+    READ = 1  # GETs, classify, detect
     ENROL = 2  # also examples, and changes of classes
     ADMIN = 3  # also deleting classes, and metrics
 

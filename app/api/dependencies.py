@@ -21,6 +21,7 @@ from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
 from app.service.classes import Classes
 from app.service.classify import Classify
+from app.service.detect import Detect
 from app.service.enrol import Enrol
 from app.service.pools import Deadline
 
@@ -35,6 +36,7 @@ ETAG = re.compile(r'"(\d{1,18})"', re.ASCII)
 class UseCases:
     enrol: Enrol
     classify: Classify
+    detect: Detect
     classes: Classes
 
 

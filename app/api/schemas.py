@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.domain.values import Answer, Box, Candidate, ClassState, ExampleWarning, Outcome, Reason, WarningCode
+from app.domain.detection import Detection, Detections, Tiles
+from app.domain.values import Answer, Box, Candidate, ClassState, Evidence, ExampleWarning, Outcome, Reason, Verified, WarningCode
 from app.errors import Limit
 from app.service.classes import MAX_METADATA_BYTES, ClassPage, ExamplePage, ListedExample
 from app.service.enrol import EnrolledExample, EnrolmentReport, NearestClass
 
 MAX_TOP_K = 100
+MAX_DETECTIONS = 100
 MAX_PAGE = 500
 MAX_CURSOR_CHARS = 2048  # a class name of 200 characters, encoded twice, is shorter
 
@@ -109,6 +111,19 @@ class ClassifyParameters(BatchParameters):
     box: str | None = Field(default=None, description="For a raw picture: x,y,width,height in pixels of the upright picture.")
 
 
+class DetectParameters(Parameters):
+    max_detections: int = Field(default=MAX_DETECTIONS, ge=1, le=MAX_DETECTIONS, description="How many detections to show.")
+    classes: list[str] = Field(default_factory=list, description="Look for these classes only.")
+    tiles: Tiles = Field(
+        default="auto",
+        description="How finely to look: `off`, at the whole only; `auto`, at up to 4 tiles too if it is larger than 768 pixels; "
+        "`on`, at up to 9 tiles in any case, for small things.",
+    )
+    box: str | None = Field(
+        default=None, description="For a raw picture: look in x,y,width,height only, in pixels of the upright picture."
+    )
+
+
 class PageParameters(Parameters):
     limit: int = Field(default=100, ge=1, le=MAX_PAGE)
     cursor: str | None = Field(default=None, max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before.")
@@ -178,15 +193,26 @@ class EnrolmentReportOut(Outgoing):
 class VerifiedOut(Outgoing):
     """Geometric proof that the picture shows the print of an example."""
 
-    points: int
-    coverage: float
-    quad: list[tuple[float, float]]
+    points: int = Field(description="Points of the example that were found where they belong.")
+    coverage: float = Field(ge=0, le=1, description="Share of the example that they are spread over.")
+    quad: list[tuple[float, float]] = Field(
+        description="Where the example's corners land, in pixels of the upright picture, the top left one first, clockwise."
+    )
+
+    @classmethod
+    def of(cls, verified: Verified) -> VerifiedOut:
+        return cls(points=verified.points, coverage=verified.coverage, quad=list(verified.quad))
 
 
 class EvidenceOut(Outgoing):
     example: str = Field(description="Id of an example that decided.")
     similarity: Similarity
-    verified: VerifiedOut | None = None
+    verified: VerifiedOut | None = Field(description="null where the print of the example was not found.")
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> EvidenceOut:
+        verified = None if evidence.verified is None else VerifiedOut.of(evidence.verified)
+        return cls(example=evidence.example_id, similarity=evidence.similarity, verified=verified)
 
 
 class CandidateOut(Outgoing):
@@ -205,7 +231,7 @@ class CandidateOut(Outgoing):
             probability=candidate.probability,
             accepted=candidate.accepted,
             threshold=candidate.threshold,
-            evidence=[EvidenceOut(example=one.example_id, similarity=one.similarity) for one in candidate.evidence],
+            evidence=[EvidenceOut.of(evidence) for evidence in candidate.evidence],
         )
 
 
@@ -226,6 +252,60 @@ class AnswerOut(Outgoing):
             version=answer.version,
             model=answer.model,
             candidates=[CandidateOut.of(candidate) for candidate in answer.candidates],
+        )
+
+
+class SizeOut(Outgoing):
+    """Of the whole upright picture, in pixels."""
+
+    width: int
+    height: int
+
+
+class DetectionOut(Outgoing):
+    class_name: ClassName
+    box: BoxShape = Field(description="Upright hull of the quad, clipped to the picture.")
+    similarity: Similarity = Field(description="Of what is in the box.")
+    probability: float = Field(ge=0, le=1, description="That this is a thing of this class.")
+    outcome: Outcome = Field(description="match or doubtful.")
+    reason: Reason | None = Field(description="Why the outcome is no match.")
+    accepted: bool
+    threshold: Similarity
+    quad: list[tuple[float, float]] | None = Field(
+        description="Where the corners of the first example in `evidence` land, the top left one first, clockwise; it may reach "
+        "outside of the picture."
+    )
+    evidence: list[EvidenceOut]
+
+    @classmethod
+    def of(cls, detection: Detection) -> DetectionOut:
+        return cls(
+            class_name=detection.class_name,
+            box=BoxShape.of(detection.box),
+            similarity=detection.similarity,
+            probability=detection.probability,
+            outcome=detection.outcome,
+            reason=detection.reason,
+            accepted=detection.accepted,
+            threshold=detection.threshold,
+            quad=None if detection.quad is None else list(detection.quad),
+            evidence=[EvidenceOut.of(evidence) for evidence in detection.evidence],
+        )
+
+
+class DetectionsOut(Outgoing):
+    image: SizeOut
+    version: int = Field(description="Of the gallery that was asked.")
+    model: str = Field(description="Id of the model set: the version of what a similarity means.")
+    detections: list[DetectionOut] = Field(description="Most probable first.")
+
+    @classmethod
+    def of(cls, found: Detections) -> DetectionsOut:
+        return cls(
+            image=SizeOut(width=found.width, height=found.height),
+            version=found.version,
+            model=found.model,
+            detections=[DetectionOut.of(detection) for detection in found.detections],
         )
 
 

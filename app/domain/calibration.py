@@ -18,8 +18,42 @@ from numpy.typing import NDArray
 
 from app.domain.checks import WarningLimits
 from app.domain.values import FloatArray
+from app.domain.verification import Proof
 
+CALIBRATED_CLASSES = 20  # in a gallery of so many, `target_far` of one class comes to 1 % of all pictures of nothing enrolled
 MOST_EXAMPLES_CALIBRATED = 10  # training measures up to 5, and its logarithmic law is trusted to twice that
+
+
+@dataclass(frozen=True, slots=True)
+class ProofCalibration:
+    """What a proof of print means. No weight is negative: more of anything never speaks against a class."""
+
+    target_far: float  # share of pictures of nothing enrolled in which any class is proved; what `line` was fitted for
+    line: float  # strength from which a proof alone accepts a class
+    doubtful_line: float  # and from which it is worth a person's look
+    log_points: float  # strength for each unit of ln(verified points)
+    coverage: float  # for the square root of the share of the example that they are spread over
+    agreement: float  # for the square root of the share of the picture's points inside the quad that are the example's
+    votes: float  # for the share of the votes that its class got
+    bias: float  # log-odds of a match: this, and the strength,
+    similarity: float  # and this share of the log-odds that similarity gives
+    ambiguous_margin: float  # log-odds: two proofs of one place nearer to each other than this cannot be told apart
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_far < 1:
+            raise ValueError(f"proof.target_far is a rate between 0 and 1, not {self.target_far}")
+        if min(self.log_points, self.coverage, self.agreement, self.votes, self.similarity) < 0:
+            raise ValueError("proof.log_points, coverage, agreement, votes and similarity are not negative")
+        if not 0 <= self.doubtful_line <= self.line or self.ambiguous_margin < 0:
+            raise ValueError("proof.doubtful_line lies between 0 and line, and ambiguous_margin is not negative")
+
+    def strength(self, proof: Proof, votes: float) -> float:
+        """How much a proof says, where its class got a share `votes` of the votes."""
+        shares = self.coverage * math.sqrt(proof.coverage) + self.agreement * math.sqrt(proof.agreement)
+        return round(self.log_points * math.log(proof.points) + shares + self.votes * votes, 6)
+
+    def log_odds(self, by_similarity: float, strength: float) -> float:
+        return max(by_similarity, self.similarity * by_similarity + self.bias + strength)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +61,7 @@ class Calibration:
     target_far: float  # share of pictures of nothing enrolled that one class may accept; what `above_cohort` was fitted for
     competing_share: float  # of the cohort: those nearest to a class
     above_cohort: float  # where a class accepts: 0 at the mean similarity of those, 1 at similarity 1
+    above_cohort_log_classes: float  # added to it per unit of ln(classes / CALIBRATED_CLASSES), where there are more than those
     threshold_floor: float  # similarity; no computed threshold is lower
     threshold_ceiling: float  # nor higher
     slope: float  # log-odds of a match per unit of similarity above the threshold, for one example
@@ -35,6 +70,7 @@ class Calibration:
     offset_log_examples: float
     doubtful_margin: float  # similarity: this far below its threshold, a class is still worth a person's look
     ambiguous_margin: float  # similarity: accepted classes nearer to each other than this cannot be told apart
+    proof: ProofCalibration
     warnings: WarningLimits
 
     def __post_init__(self) -> None:
@@ -46,6 +82,8 @@ class Calibration:
             raise ValueError("threshold_floor and threshold_ceiling are similarities, the floor not above the ceiling")
         if min(self._slope_at(1), self._slope_at(MOST_EXAMPLES_CALIBRATED)) <= 0:
             raise ValueError("slope and slope_log_examples must make probability grow with similarity")
+        if not self.above_cohort < 1 or self.above_cohort_log_classes < 0:
+            raise ValueError("above_cohort is less than 1, and above_cohort_log_classes not negative")
         if self.doubtful_margin < 0 or self.ambiguous_margin < 0:
             raise ValueError("doubtful_margin and ambiguous_margin are not negative")
 
@@ -56,14 +94,23 @@ class Calibration:
         bound = nearest + self.above_cohort * (1 - nearest)
         return round(min(max(bound, self.threshold_floor), self.threshold_ceiling), 6)
 
-    def probability(self, similarity: float, *, threshold: float, examples: int) -> float:
+    def threshold_among(self, threshold: float, classes: int) -> float:
+        """A computed threshold where so many classes compete: each must accept fewer, for all together to accept as few."""
+        competition = self.above_cohort_log_classes * math.log(max(classes, CALIBRATED_CLASSES) / CALIBRATED_CLASSES)
+        raised = threshold + competition * (1 - threshold) / (1 - self.above_cohort)
+        return round(max(threshold, min(raised, self.threshold_ceiling)), 6)
+
+    def log_odds(self, similarity: float, *, threshold: float, examples: int) -> float:
         """That the picture is of the class, in a world where it may be of nothing enrolled. `threshold` is the computed one."""
-        log_odds = self._slope_at(examples) * (similarity - threshold) + self.offset + self.offset_log_examples * _log(examples)
-        # Written with tanh, the logistic function cannot overflow.
-        return 0.5 + 0.5 * math.tanh(0.5 * log_odds)
+        return self._slope_at(examples) * (similarity - threshold) + self.offset + self.offset_log_examples * _log(examples)
 
     def _slope_at(self, examples: int) -> float:
         return self.slope + self.slope_log_examples * _log(examples)
+
+
+def probability_of(log_odds: float) -> float:
+    # Written with tanh, the logistic function cannot overflow.
+    return 0.5 + 0.5 * math.tanh(0.5 * log_odds)
 
 
 def nearest_of_cohort(similarities: NDArray[np.float64], share: float) -> float:
@@ -75,10 +122,12 @@ def nearest_of_cohort(similarities: NDArray[np.float64], share: float) -> float:
 def calibration_from_json(data: object) -> Calibration:
     """The inverse of `dataclasses.asdict`. ValueError for a missing, unknown or non-finite entry, naming it."""
     numbers = dict(_object(data, path="calibration"))
+    proofs = _object(numbers.pop("proof", None), path="calibration.proof")
     limits = _object(numbers.pop("warnings", None), path="calibration.warnings")
-    _check_numbers(numbers, {field.name for field in fields(Calibration)} - {"warnings"}, path="calibration")
+    _check_numbers(numbers, {field.name for field in fields(Calibration)} - {"proof", "warnings"}, path="calibration")
+    _check_numbers(proofs, {field.name for field in fields(ProofCalibration)}, path="calibration.proof")
     _check_numbers(limits, {field.name for field in fields(WarningLimits)}, path="calibration.warnings")
-    return Calibration(**numbers, warnings=WarningLimits(**limits))
+    return Calibration(**numbers, proof=ProofCalibration(**proofs), warnings=WarningLimits(**limits))
 
 
 def _object(data: object, *, path: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.values import Example, ExampleWarning, FloatArray, Picture, PixelArray, WarningCode
+from app.domain.verification import LEAST_POINTS, Found
 
 SHARPNESS_SIDE_PX = 128  # longest side that sharpness is measured at, so that it does not depend on the camera
 GREY_OF_RGB = (0.299, 0.587, 0.114)  # luma, ITU-R BT.601
@@ -27,6 +28,8 @@ class WarningLimits:
     near_duplicate: float  # similarity to another example of the class; this or more is warned about
     unlike_class: float  # best similarity to the other examples of the class; less is warned about
     closer_to_other: float  # similarity to another class; warned about from here on, where the own class is not nearer
+    few_points: int  # of an example; fewer are warned about
+    same_print: float  # share of an example's points verified in another example of the class; this or more is a near duplicate
 
 
 def picture_warnings(picture: Picture, dense: FloatArray, limits: WarningLimits) -> tuple[ExampleWarning, ...]:
@@ -45,6 +48,14 @@ def support_warnings(
         _unlike_class(similarities, limits),
         _closer_to_other(similarities, nearest, limits),
     )
+    return tuple(warning for warning in found if warning is not None)
+
+
+def print_warnings(
+    example: Example, own: Sequence[Found], rival: tuple[str, Found] | None, limits: WarningLimits
+) -> tuple[ExampleWarning, ...]:
+    """Warnings about an example's print: what was found of its own class, and the other class whose print it shows, if any."""
+    found = (_few_points(example, limits), _same_print(example, own, limits), _print_of_other(rival))
     return tuple(warning for warning in found if warning is not None)
 
 
@@ -155,6 +166,46 @@ def _closer_to_other(
         value=_shown(similarity),
         limit=_shown(limit),
         class_name=other_class,
+    )
+
+
+def _few_points(example: Example, limits: WarningLimits) -> ExampleWarning | None:
+    count = len(example.points)
+    if count >= limits.few_points:
+        return None
+    return ExampleWarning(
+        WarningCode.FEW_POINTS,
+        "There is little print in this picture: the class will be known by its look alone, and /detect will not find it.",
+        value=count,
+        limit=limits.few_points,
+    )
+
+
+def _same_print(example: Example, own: Sequence[Found], limits: WarningLimits) -> ExampleWarning | None:
+    for found in own:
+        share = found.proof.points / len(example.points)
+        if share >= limits.same_print:
+            return ExampleWarning(
+                WarningCode.NEAR_DUPLICATE,
+                f"The same print as example {found.example.id}, from nearly the same side: another view would teach more.",
+                value=_shown(share),
+                limit=limits.same_print,
+                example_id=found.example.id,
+            )
+    return None
+
+
+def _print_of_other(rival: tuple[str, Found] | None) -> ExampleWarning | None:
+    if rival is None:
+        return None
+    other_class, found = rival
+    return ExampleWarning(
+        WarningCode.PRINT_OF_OTHER,
+        f"This is the print of class {other_class!r}, or shares much of it: pictures of either will be taken for the other.",
+        value=found.proof.points,
+        limit=LEAST_POINTS,
+        class_name=other_class,
+        example_id=found.example.id,
     )
 
 

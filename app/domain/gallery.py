@@ -78,11 +78,7 @@ class Block:
         """`classes` come sorted by name, each name once."""
         self.classes: dict[str, ClassState] = {state.name: state for state in classes}
         self.names = tuple(self.classes)
-        self._searchable = [
-            (state, state.model.representatives)
-            for state in self.classes.values()
-            if state.model is not None and state.model.provenance.networks == networks
-        ]
+        self._searchable = _searchable(self.classes.values(), networks)
         counts = [len(vectors) for _, vectors in self._searchable]
         self._most_rows = max(counts, default=0)  # of one class
         self._owners = np.repeat(np.arange(len(counts)), counts)  # (n,) position in _searchable of the class of each row
@@ -129,6 +125,15 @@ class Block:
         return []
 
 
+def _searchable(classes: Iterable[ClassState], networks: str) -> list[tuple[ClassState, FloatArray]]:
+    """Classes with their representatives, of those that `networks` made."""
+    return [
+        (state, state.model.representatives)
+        for state in classes
+        if state.model is not None and state.model.provenance.networks == networks
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """One version of a collection. Made by `empty` or `from_snapshot`, and from then on by `fold`."""
@@ -154,6 +159,13 @@ class Gallery:
 
     def get(self, name: str) -> ClassState | None:
         return self.tail[name] if name in self.tail else self.block.classes.get(name)
+
+    def __getitem__(self, name: str) -> ClassState:
+        """KeyError for a class that is not there."""
+        state = self.get(name)
+        if state is None:
+            raise KeyError(name)
+        return state
 
     def names(self, after: str = "", limit: int | None = None) -> list[str]:
         """Names in order, the first `limit` past `after`; costs the length of the answer and of the tail."""
@@ -206,6 +218,15 @@ class Gallery:
             return []
         sims = similarities_of(query, [state.model.representatives for state in shortlist if state.model is not None])
         return sorted(zip(shortlist, sims, strict=True), key=lambda pair: (-pair[1], pair[0].name))[:top]
+
+    def similarities_to(self, query: FloatArray, names: Iterable[str]) -> list[tuple[ClassState, float]]:
+        """Of these classes to a query (d,), by name; less those that never answer."""
+        states = [self[name] for name in sorted(names)]
+        found = _searchable(states, self.networks)
+        if not found:
+            return []
+        sims = similarities_of(query, [vectors for _, vectors in found])
+        return [(state, sim) for (state, _), sim in zip(found, sims, strict=True)]
 
     @cached_property
     def _tail_block(self) -> Block:

@@ -18,3 +18,13 @@ class ModelSet:
     calibration: Calibration
     view_shares: tuple[float, ...]  # of the support views; see domain/views.py
     cohort: NDArray[np.float64]  # (m, d) unit length: embeddings of things that nobody enrols
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointSettings:
+    """How points are found in an example, and the code book by which they are laid out for the vote."""
+
+    side_px: int  # longest side at which an example is looked at
+    most: int  # points of an example
+    contrast: float  # against the pixels around it, below which a place is no point: SIFT's own measure
+    words: NDArray[np.uint8]  # (w, 128) root-SIFT, w from 1 to 65,535

@@ -23,6 +23,10 @@ PixelArray = NDArray[np.uint8]
 MAX_NAME_CHARS = 200  # after NFC; design section 3
 MAX_DECOMPOSITION = 4  # code points that one of NFC can be written as (Unicode Standard Annex #15)
 
+DESCRIPTOR_SIZE = 128  # numbers of a SIFT descriptor
+POINT_BYTES = 4 * 2 + DESCRIPTOR_SIZE + 2  # place, descriptor and word of one point
+MAX_EXAMPLE_POINT_BYTES = 48 * 1024  # all of them are in memory on every replica; the embedding beside them takes 2 to 4 kB
+
 
 def class_name_of(text: str, *, field_name: str = "name") -> str:
     """The NFC form of a class name, or InvalidInput saying which rule it breaks."""
@@ -71,6 +75,28 @@ class Embeddings:
     dense: FloatArray  # (n, rows, columns, channels)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """Local features of a picture or a region, n of them, strongest first."""
+
+    places: NDArray[np.uint16]  # (n, 4): x, y and size in 1/65535 of the region's longest side, angle in 1/65536 of a turn
+    descriptors: NDArray[np.uint8]  # (n, 128) root-SIFT, of length about 512
+    words: NDArray[np.uint16]  # (n,) nearest centroid of the model set's code book: the list of the vote index it lies in
+
+    def __post_init__(self) -> None:
+        count = self.words.size
+        _check_array("places", self.places, np.uint16, (count, 4))
+        _check_array("descriptors", self.descriptors, np.uint8, (count, DESCRIPTOR_SIZE))
+        _check_array("words", self.words, np.uint16, (count,))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def none(cls) -> Points:
+        return cls(np.empty((0, 4), np.uint16), np.empty((0, DESCRIPTOR_SIZE), np.uint8), np.empty(0, np.uint16))
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """One picture as it came in: bytes of any format, and the box asked for. Errors name it by `field`: `image`, `images[3]`."""
@@ -87,6 +113,8 @@ class WarningCode(StrEnum):
     UNLIKE_CLASS = "unlike_class"
     CLOSER_TO_OTHER = "closer_to_other"
     SEVERAL_THINGS = "several_things"
+    FEW_POINTS = "few_points"
+    PRINT_OF_OTHER = "print_of_other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +137,16 @@ class Example:
     box: Box
     embedding: FloatArray  # (d,) unit length: mean over the views, normalised
     spread: float  # 1 - mean similarity of the views to `embedding`, 0 to 2
+    points: Points = field(default_factory=Points.none)  # of the whole crop
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made a vector and what made a threshold: SHA-256 over the network files, and over calibration and synthesis."""
+    """What made vectors, thresholds and points: a SHA-256 over each."""
 
-    networks: str
-    calibration: str
+    networks: str  # the network files, and what they are given
+    calibration: str  # calibration and synthesis
+    points: str = ""  # how points are found, and the code book; empty: there were none yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +190,22 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """Geometric proof that a picture shows the print of an example."""
+
+    points: int  # of the example, found in the picture where they belong
+    coverage: float  # share of the example that they are spread over, 0 to 1
+    # Where the example's top left, top right, bottom right and bottom left corners land, in pixels of the upright query picture.
+    quad: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """An example that decided, and how near it is to the query."""
 
     example_id: str
     similarity: float
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +228,8 @@ class Answer:
     candidates: tuple[Candidate, ...]  # most probable first
     version: int  # of the gallery that was asked
     model: str  # id of the model set
+
+
+def _check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} are {np.dtype(dtype)} {shape}, not {array.dtype} {array.shape}")

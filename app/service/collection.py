@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from app.domain.changes import Change, Committed
 from app.domain.gallery import Gallery
 from app.domain.values import ClassState
-from app.errors import UnknownClass
+from app.errors import InvalidInput, UnknownClass
 from app.service.follow import Galleries, Served
 from app.service.pools import Deadline, Pools, stage
 from app.service.ports import Store
@@ -26,6 +26,14 @@ class Collection:
     def served(self) -> Served:
         """Gallery and index of one version; a request takes it once and stays with it."""
         return self._galleries.current
+
+    def served_with(self, names: frozenset[str] | None) -> Served:
+        """`served`; InvalidInput for a name in a `classes` filter that is not enrolled."""
+        served = self.served
+        for name in sorted(names or ()):
+            if served.gallery.get(name) is None:
+                raise InvalidInput(f"There is no class {name!r}.", field="classes")
+        return served
 
     @property
     def gallery(self) -> Gallery:

@@ -1,4 +1,7 @@
-"""From the stored crop of an example to its embedding. Enrolment and re-embedding under new networks both come through here."""
+"""From the stored crop of an example to its embedding and its points.
+
+Enrolment and a start under another model set both come through here, so that both see the very same pixels.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.domain.values import FloatArray, PixelArray
+from app.domain.values import FloatArray, PixelArray, Points
 from app.domain.views import crop, view_boxes
 from app.service.pools import stage
-from app.service.ports import Decode, Embedder
+from app.service.ports import Decode, Embedder, PointFinder
 
 CROP_SIDE_PX = 512  # longest side of a stored crop: larger than any network here wants, so that a later one finds enough
 
@@ -26,32 +29,58 @@ class PictureCodec:
 
 
 @dataclass(frozen=True, slots=True)
+class CropViews:
+    """A stored crop, decoded: as points are found in it, and as the network sees it."""
+
+    pixels: PixelArray  # (h, w, 3)
+    views: PixelArray  # (v, side, side, 3), the whole crop first
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedCrop:
     embedding: FloatArray  # (d,) unit length: mean over the views, normalised
     spread: float  # 1 - mean similarity of the views to it
     dense: FloatArray  # (rows, columns, channels) of the whole crop
+    points: Points  # of the whole crop
 
 
 class CropEmbedder:
-    """Two halves, as they run in two pools: pixels of the views, then the network."""
+    """Two halves, as they run in two pools: pixels of the crop and its views, then the network and the points."""
 
-    def __init__(self, *, codec: PictureCodec, embedder: Embedder, view_shares: Sequence[float]) -> None:
+    def __init__(
+        self, *, codec: PictureCodec, embedder: Embedder, find_points: PointFinder, view_shares: Sequence[float]
+    ) -> None:
         self._codec = codec
         self._embedder = embedder
+        self._find_points = find_points
         self._view_shares = view_shares
 
-    def views(self, crop_data: bytes) -> PixelArray:
-        """A stored crop -> (v, side, side, 3), the whole crop first."""
-        pixels = self._codec.decode_crop(crop_data)
+    def pixels(self, crop_data: bytes) -> PixelArray:
+        """A stored crop -> (h, w, 3)."""
+        return self._codec.decode_crop(crop_data)
+
+    def views(self, crop_data: bytes) -> CropViews:
+        pixels = self.pixels(crop_data)
         height, width = pixels.shape[:2]
         boxes = view_boxes(width, height, self._view_shares)
-        return np.stack([self._codec.resize(crop(pixels, box), self._embedder.side_px) for box in boxes])
+        views = np.stack([self._codec.resize(crop(pixels, box), self._embedder.side_px) for box in boxes])
+        return CropViews(pixels, views)
 
-    def embed(self, views: PixelArray) -> EmbeddedCrop:
+    def points(self, pixels: PixelArray) -> Points:
+        """The points of a crop; part of `embed`."""
+        with stage("points"):
+            return self._find_points(pixels)
+
+    def embed(self, crop: CropViews) -> EmbeddedCrop:
         with stage("embed"):
-            embedded = self._embedder(views)
+            embedded = self._embedder(crop.views)
         per_view = embedded.embedding.astype(np.float64)  # (v, d)
         mean = per_view.mean(axis=0)
         mean /= np.linalg.norm(mean)
         spread = 1.0 - float((per_view @ mean).mean())
-        return EmbeddedCrop(embedding=mean.astype(np.float32), spread=max(0.0, spread), dense=embedded.dense[0])
+        return EmbeddedCrop(
+            embedding=mean.astype(np.float32),
+            spread=max(0.0, spread),
+            dense=embedded.dense[0],
+            points=self.points(crop.pixels),
+        )

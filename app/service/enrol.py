@@ -1,4 +1,7 @@
-"""Enrolment: pictures -> checks -> embeddings -> class model -> report. Nothing is stored unless every picture is usable."""
+"""Enrolment: pictures -> checks -> embeddings, points -> class model -> report.
+
+Nothing is stored unless every picture is usable.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.domain.changes import ExamplesAdded
-from app.domain.checks import WarningLimits, picture_warnings, support_warnings
-from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, PixelArray, Upload
+from app.domain.checks import WarningLimits, picture_warnings, print_warnings, support_warnings
+from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, Upload
+from app.domain.verification import Finds
 from app.errors import InvalidInput, VersionConflict
 from app.service.collection import Collection
-from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
+from app.service.embed import CROP_SIDE_PX, CropEmbedder, CropViews, PictureCodec
 from app.service.follow import Served
 from app.service.pools import Deadline, Pools, stage
+from app.service.verify import Verifier
 
 MOST_NEAREST = 5  # other classes in a report
 
@@ -53,7 +58,7 @@ class _Prepared:
     example_id: str
     picture: Picture
     crop: bytes
-    views: PixelArray  # (v, side, side, 3)
+    views: CropViews
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Enrol:
         codec: PictureCodec,
         crop_embedder: CropEmbedder,
         fit: Callable[[Sequence[Example]], ClassModel],
+        verifier: Verifier,
         limits: WarningLimits,
         max_examples: int,
     ) -> None:
@@ -90,6 +96,7 @@ class Enrol:
         self._codec = codec
         self._crop_embedder = crop_embedder
         self._fit = fit
+        self._verifier = verifier
         self._limits = limits
         self._max_examples = max_examples  # of a class
 
@@ -119,7 +126,7 @@ class Enrol:
 
     def _embed(self, prepared: _Prepared) -> _Offer:
         embedded = self._crop_embedder.embed(prepared.views)
-        example = Example(prepared.example_id, prepared.picture.box, embedded.embedding, embedded.spread)
+        example = Example(prepared.example_id, prepared.picture.box, embedded.embedding, embedded.spread, embedded.points)
         return _Offer(example, prepared.crop, picture_warnings(prepared.picture, embedded.dense, self._limits))
 
     def _propose(self, class_name: str, offers: Sequence[_Offer], dry_run: bool) -> _Proposal:
@@ -137,6 +144,7 @@ class Enrol:
         model = self._fit(everything)
         with stage("search"):
             nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]
+        finds = [self._verifier.finds_in(offer.example, served) for offer in offers]
         return _Proposal(
             ExamplesAdded(class_name, tuple(added.values()), model),
             EnrolmentReport(
@@ -144,17 +152,25 @@ class Enrol:
                 version=state.version if state else 0,
                 dry_run=dry_run,
                 threshold=state.user_threshold if state and state.user_threshold is not None else model.threshold,
-                examples=tuple(self._enrolled(offer, everything, rivals) for offer, rivals in zip(offers, nearest, strict=True)),
+                examples=tuple(
+                    self._enrolled(class_name, offer, everything, rivals, found)
+                    for offer, rivals, found in zip(offers, nearest, finds, strict=True)
+                ),
                 nearest=_merged(nearest),
                 stored=False,
             ),
         )
 
-    def _enrolled(self, offer: _Offer, everything: Sequence[Example], rivals: Sequence[NearestClass]) -> EnrolledExample:
-        others = [other for other in everything if other.id != offer.example.id]
+    def _enrolled(
+        self, class_name: str, offer: _Offer, everything: Sequence[Example], rivals: Sequence[NearestClass], finds: Finds
+    ) -> EnrolledExample:
+        example = offer.example
+        others = [other for other in everything if other.id != example.id]
         rival = (rivals[0].class_name, rivals[0].similarity) if rivals else None
-        beside = support_warnings(offer.example.embedding, others, rival, self._limits)
-        return EnrolledExample(offer.example.id, offer.example.box, offer.warnings + beside)
+        by_look = support_warnings(example.embedding, others, rival, self._limits)
+        own = [found for found in finds.get(class_name, ()) if found.example.id != example.id]
+        by_print = print_warnings(example, own, self._verifier.print_of_other(finds, class_name), self._limits)
+        return EnrolledExample(example.id, example.box, offer.warnings + _each_code_once((*by_look, *by_print)))
 
     async def _commit(self, proposal: _Proposal, offers: Sequence[_Offer], deadline: Deadline) -> EnrolmentReport:
         added = {example.id for example in proposal.change.examples}
@@ -167,6 +183,11 @@ def example_id_of(data: bytes, box: Box) -> str:
     """32 hex digits of SHA-256 over the bytes and the region in them: the same picture again is the same example."""
     region = f"{box.x},{box.y},{box.width},{box.height};"
     return hashlib.sha256(region.encode() + data).hexdigest()[:32]
+
+
+def _each_code_once(warnings: Sequence[ExampleWarning]) -> tuple[ExampleWarning, ...]:
+    """A near duplicate by look and by print is one warning."""
+    return tuple({warning.code: warning for warning in reversed(warnings)}.values())[::-1]
 
 
 def _nearest_classes(class_name: str, example: Example, served: Served) -> list[NearestClass]:

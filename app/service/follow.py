@@ -12,6 +12,7 @@ from threading import Lock
 
 from app.domain.changes import Committed
 from app.domain.gallery import Gallery
+from app.domain.prints import Prints
 from app.domain.values import ClassState, FloatArray
 from app.errors import LogTrimmed
 from app.service.ports import Index, Store
@@ -21,10 +22,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gallery and the index made of its block: they belong together, so they are swapped together."""
+    """A gallery, the index made of its block, the points of its examples: all of one version, so they are swapped together."""
 
     gallery: Gallery
     index: Index
+    prints: Prints
+
+    def fold(self, *changes: Committed) -> Served:
+        return Served(self.gallery.fold(*changes), self.index, self.prints.fold(*changes))
+
+    @property
+    def needs_compaction(self) -> bool:
+        return self.gallery.needs_compaction or self.prints.needs_compaction
 
     def best_classes(self, query: FloatArray, top: int, among: frozenset[str] | None = None) -> list[tuple[ClassState, float]]:
         return self.gallery.best_classes(query, top, among, self.index.search)
@@ -35,6 +44,7 @@ class Galleries:
 
     `make_index` is given all representatives of a block (n, d), n may be 0. `in_background` runs a job later on another thread,
     such as an executor's `submit`. `networks` are those whose vectors are searched: `Provenance.networks` of the model set.
+    `prints` are those of no class yet.
     """
 
     def __init__(
@@ -43,6 +53,7 @@ class Galleries:
         *,
         make_index: Callable[[FloatArray], Index],
         networks: str,
+        prints: Prints,
         in_background: Callable[[Callable[[], None]], object],
     ) -> None:
         self._store = store
@@ -51,7 +62,7 @@ class Galleries:
         self._advancing = Lock()  # held while the reference moves: two movers could otherwise go back to an older version
         self._compacting = False
         self._behind = False  # something is committed that could not be followed, and nobody is trying again
-        self._current = self._serve(Gallery.empty(networks))
+        self._current = Served(empty := Gallery.empty(networks), make_index(empty.block.representatives()), prints)
 
     @property
     def current(self) -> Served:
@@ -79,7 +90,7 @@ class Galleries:
         def taken(served: Served) -> Served:
             if committed.version != served.gallery.version + 1:
                 return self._followed(served)
-            return Served(served.gallery.fold(committed), served.index)
+            return served.fold(committed)
 
         try:
             self._move(taken)
@@ -90,7 +101,7 @@ class Galleries:
     def _move(self, next_of: Callable[[Served], Served]) -> Served:
         with self._advancing:
             served = self._current = next_of(self._current)
-            due = served.gallery.needs_compaction and not self._compacting
+            due = served.needs_compaction and not self._compacting
             self._compacting = self._compacting or due
         if due:
             self._in_background(self._compact)
@@ -103,25 +114,31 @@ class Galleries:
             logger.exception("the store could not be followed")
             self._behind = True
 
-    def _serve(self, gallery: Gallery) -> Served:
-        return Served(gallery, self._make_index(gallery.block.representatives()))
+    def _serve(self, gallery: Gallery, prints: Prints) -> Served:
+        return Served(gallery, self._make_index(gallery.block.representatives()), prints)
 
     def _reread(self) -> Served:
-        return self._serve(Gallery.from_snapshot(self._store.snapshot(), self._current.gallery.networks))
+        snapshot, before = self._store.snapshot(), self._current
+        return self._serve(Gallery.from_snapshot(snapshot, before.gallery.networks), before.prints.from_snapshot(snapshot))
 
     def _followed(self, served: Served) -> Served:
-        gallery = served.gallery
         try:
-            while changes := self._store.follow(gallery.version):
-                gallery = gallery.fold(*changes)
+            while changes := self._store.follow(served.gallery.version):
+                served = served.fold(*changes)
         except LogTrimmed:
             return self._reread()
-        return Served(gallery, served.index)
+        return served
+
+    def _compacted(self, served: Served) -> Served:
+        prints = served.prints.compacted()
+        if served.gallery.needs_compaction:
+            return self._serve(served.gallery.compacted(), prints)
+        return Served(served.gallery, served.index, prints)
 
     def _compact(self) -> None:
         # The long part runs without the lock; what is committed meanwhile is folded onto the new block before it is served.
         try:
-            compacted = self._serve(self._current.gallery.compacted())
+            compacted = self._compacted(self._current)
             with self._advancing:
                 self._current = self._followed(compacted)
         except Exception:

@@ -1,7 +1,8 @@
 """At start, brings the classes of a store to the model set in use, before anything is served.
 
-Under other networks every example is embedded again from its stored crop; under another calibration alone only the class models
-are fitted again. One commit a class, so that a start that was cut short goes on where it stopped.
+Under other networks every example is embedded again from its stored crop. Where only points are found in another way, only they
+are found again; under another calibration alone, only the class models are fitted again. One commit a class, so that a start that
+was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from app.domain.changes import ClassRefitted
-from app.domain.values import ClassModel, ClassState, Example, Provenance
+from app.domain.values import ClassModel, ClassState, Example, Points, Provenance
 from app.errors import IncompatibleStore
+from app.logs import logger
 from app.service.embed import CropEmbedder
 from app.service.pools import Deadline, Pools
 from app.service.ports import Store
+
+log = logger(__name__)
 
 Progress = Callable[[int, int], None]  # classes done, classes to do
 
@@ -36,7 +40,7 @@ class Migrate:
         self._provenance = provenance
 
     async def __call__(self, report: Progress) -> None:
-        """IncompatibleStore, and nothing changed, when a crop that is needed is not stored."""
+        """IncompatibleStore, and nothing changed, when a crop that is needed for an embedding is not stored."""
         stale = await self._pools.store(self._stale_classes, deadline=Deadline.never())
         for done, state in enumerate(stale):
             report(done, len(stale))
@@ -48,12 +52,24 @@ class Migrate:
         for state in filter(self._needs_embedding, stale):
             for example in state.examples:
                 self._read_crop(state.name, example.id)  # all of them, before anything is changed
+        self._warn_of_lost_points([state for state in stale if self._needs_points_alone(state)])
         return stale
+
+    def _warn_of_lost_points(self, states: Sequence[ClassState]) -> None:
+        crops = (self._store.read_crop(state.name, example.id) for state in states for example in state.examples)
+        if lost := sum(crop is None for crop in crops):
+            log.warning(
+                "points cannot be found again",
+                examples=lost,
+                detail="Their pictures are not stored, so from now on they are known by their look alone.",
+            )
 
     async def _migrate(self, state: ClassState) -> None:
         examples = state.examples
         if self._needs_embedding(state):
             examples = tuple([await self._embedded_again(state.name, example) for example in examples])
+        elif self._needs_points_alone(state):
+            examples = tuple([await self._with_points_again(state.name, example) for example in examples])
         model = await self._pools.infer(self._fit, examples, deadline=Deadline.never())
         refitted = ClassRefitted(state.name, examples, model)
         await self._pools.store(self._commit, refitted, state.version, deadline=Deadline.never())
@@ -62,10 +78,22 @@ class Migrate:
         crop = await self._pools.store(self._read_crop, class_name, example.id, deadline=Deadline.never())
         views = await self._pools.decode(self._crop_embedder.views, crop, deadline=Deadline.never())
         embedded = await self._pools.infer(self._crop_embedder.embed, views, deadline=Deadline.never())
-        return replace(example, embedding=embedded.embedding, spread=embedded.spread)
+        return replace(example, embedding=embedded.embedding, spread=embedded.spread, points=embedded.points)
+
+    async def _with_points_again(self, class_name: str, example: Example) -> Example:
+        crop = await self._pools.store(self._store.read_crop, class_name, example.id, deadline=Deadline.never())
+        if crop is None:
+            return replace(example, points=Points.none())
+        pixels = await self._pools.decode(self._crop_embedder.pixels, crop, deadline=Deadline.never())
+        points = await self._pools.infer(self._crop_embedder.points, pixels, deadline=Deadline.never())
+        return replace(example, points=points)
 
     def _needs_embedding(self, state: ClassState) -> bool:
         return state.model is not None and state.model.provenance.networks != self._provenance.networks
+
+    def _needs_points_alone(self, state: ClassState) -> bool:
+        provenance = None if state.model is None else state.model.provenance
+        return provenance is not None and provenance.points != self._provenance.points and not self._needs_embedding(state)
 
     def _commit(self, change: ClassRefitted, expected: int) -> None:
         self._store.commit(change, expected=expected, crops={})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.changes import Change, Committed, Snapshot
-from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray
+from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray, Points
 
 
 class Decode(Protocol):
@@ -30,6 +30,20 @@ class Embedder(Protocol):
 
     def __call__(self, pictures: PixelArray) -> Embeddings:
         """uint8 (n, side, side, 3) -> embeddings. The same picture gives the same bytes in any batch."""
+        ...
+
+
+class PointFinder(Protocol):
+    @property
+    def side_px(self) -> int:
+        """Longest side at which examples are looked at."""
+        ...
+
+    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+        """The points of a picture (h, w, 3) of any size, `most` at most, spread over it; the same ones every time.
+
+        They are looked for with the picture's longest side at `side_px`. None: as in an example.
+        """
         ...
 
 

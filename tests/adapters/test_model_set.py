@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from app.adapters.model_set import read_model_set
 from app.errors import CorruptModelSet
-from tests.fakes import calibration_for_tests
+from tests.fakes import calibration_for_tests, point_settings_for_tests
 from tests.model_sets import Edit, write_model_set
 from tests.tiny_network import DIM, SIDE_PX, tiny_network
 
@@ -23,6 +26,9 @@ def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
     assert loaded.model_set.cohort.dtype == np.float64  # as thresholds are computed: no enrolment has to convert it
     assert loaded.model_set.cohort.tolist() == np.eye(DIM).tolist()
     assert (loaded.side_px, loaded.dim, loaded.embedding_network) == (SIDE_PX, DIM, tiny_network())
+    points = point_settings_for_tests()
+    assert (loaded.points.side_px, loaded.points.most, loaded.points.contrast) == (points.side_px, points.most, points.contrast)
+    assert (loaded.points.words.dtype, loaded.points.words.tolist()) == (np.uint8, points.words.tolist())
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,9 @@ def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
         (lambda manifest: manifest.update(name="other"), {"id"}),
         (lambda manifest: manifest["calibration"].update(slope=21.0), {"id", "calibration"}),
         (lambda manifest: manifest["embedding"].update(view_shares=[0.7]), {"id", "networks"}),
+        (lambda manifest: manifest["points"].update(side_px=128), {"id", "points"}),
+        (lambda manifest: manifest["points"].update(most=299), {"id", "points"}),
+        (lambda manifest: manifest["points"].update(contrast=0.03), {"id", "points"}),
     ],
 )
 def test_ids_change_with_what_they_name_and_with_nothing_else(tmp_path: Path, edit: Edit, moves: set[str]) -> None:
@@ -41,6 +50,7 @@ def test_ids_change_with_what_they_name_and_with_nothing_else(tmp_path: Path, ed
         "id": plain.id == edited.id,
         "networks": plain.provenance.networks == edited.provenance.networks,
         "calibration": plain.provenance.calibration == edited.provenance.calibration,
+        "points": plain.provenance.points == edited.provenance.points,
     }
     assert {name for name, is_same in same.items() if not is_same} == moves
 
@@ -53,6 +63,18 @@ def test_thresholds_depend_on_the_cohort(tmp_path: Path) -> None:
     assert other.id != plain.id
 
 
+def test_points_depend_on_the_code_book_and_not_on_its_name(tmp_path: Path) -> None:
+    plain = read_model_set(write_model_set(tmp_path)).model_set
+    other = read_model_set(write_model_set(tmp_path, words=point_settings_for_tests().words[::-1])).model_set
+    assert other.provenance == replace(plain.provenance, points=other.provenance.points)
+    assert other.provenance.points != plain.provenance.points
+    assert other.id != plain.id
+
+    write_model_set(tmp_path, lambda manifest: manifest["points"]["words"].update(file="renamed.npy"))
+    (tmp_path / "words.npy").rename(tmp_path / "renamed.npy")
+    assert read_model_set(tmp_path).model_set.provenance == plain.provenance
+
+
 def test_layout_of_the_manifest_does_not_change_the_id(tmp_path: Path) -> None:
     plain = read_model_set(write_model_set(tmp_path)).model_set
     manifest = json.loads((tmp_path / "manifest.json").read_text())
@@ -60,7 +82,7 @@ def test_layout_of_the_manifest_does_not_change_the_id(tmp_path: Path) -> None:
     assert read_model_set(tmp_path).model_set.id == plain.id
 
 
-@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy"])
+@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy", "words.npy"])
 def test_a_file_with_one_other_bit_is_refused(tmp_path: Path, file: str) -> None:
     path = write_model_set(tmp_path) / file
     data = bytearray(path.read_bytes())
@@ -70,7 +92,7 @@ def test_a_file_with_one_other_bit_is_refused(tmp_path: Path, file: str) -> None
         read_model_set(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy", "manifest.json"])
+@pytest.mark.parametrize("file", ["embedding.onnx", "cohort.npy", "words.npy", "manifest.json"])
 def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     (write_model_set(tmp_path) / file).unlink()
     with pytest.raises(CorruptModelSet, match=file):
@@ -88,6 +110,14 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
         (lambda manifest: manifest["embedding"].update(sha256="ABC"), "embedding.sha256"),
         (lambda manifest: manifest["embedding"].update(side_px="32"), "embedding.side_px"),
         (lambda manifest: manifest["embedding"].update(view_shares=[1.5]), "embedding.view_shares"),
+        (lambda manifest: manifest.pop("points"), "points"),
+        (lambda manifest: manifest["points"].update(most=0), "points.most"),
+        (lambda manifest: manifest["points"].update(most=357), "points.most"),  # 48 KiB of 138 bytes each
+        (lambda manifest: manifest["points"].update(side_px=0), "points.side_px"),
+        (lambda manifest: manifest["points"].update(contrast="0.02"), "points.contrast"),
+        (lambda manifest: manifest["points"].update(contrast=1.0), "points.contrast"),
+        (lambda manifest: manifest["points"].update(edge=10), "points.edge"),
+        (lambda manifest: manifest["points"].pop("words"), "points.words"),
         (lambda manifest: manifest["calibration"].update(slope=None), "calibration.slope"),
         (lambda manifest: manifest["embedding"].update(dim=DIM + 1), "cohort.npy"),
     ],
@@ -121,6 +151,37 @@ def test_a_cohort_that_cannot_be_one_is_refused(tmp_path: Path, cohort: np.ndarr
         read_model_set(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        np.zeros((0, 128), np.uint8),
+        np.zeros((2**16, 128), np.uint8),  # more than a point can name
+        np.zeros((4, 64), np.uint8),
+        np.zeros((4, 128), np.float32),
+        np.zeros(128, np.uint8),
+    ],
+)
+def test_a_code_book_that_cannot_be_one_is_refused(tmp_path: Path, words: np.ndarray) -> None:
+    write_model_set(tmp_path, words=words)
+    with pytest.raises(CorruptModelSet, match=r"words\.npy"):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"no array", b"PK\x03\x04 an archive of arrays"])
+@pytest.mark.parametrize("file", ["cohort.npy", "words.npy"])
+def test_a_file_that_is_no_array_is_refused_by_name(tmp_path: Path, file: str, data: bytes) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    write_model_set(tmp_path, lambda manifest: entry_of(manifest, file).update(sha256=digest))
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(CorruptModelSet, match=f"{file} is not an array file"):
+        read_model_set(tmp_path)
+
+
+def entry_of(manifest: dict[str, Any], file: str) -> dict[str, Any]:
+    entry: dict[str, Any] = manifest["cohort"] if file == "cohort.npy" else manifest["points"]["words"]
+    return entry
+
+
 class Trap:
     """Makes a folder when it is unpickled."""
 
@@ -131,8 +192,9 @@ class Trap:
         return os.mkdir, (self._folder,)
 
 
-def test_a_pickle_in_a_cohort_is_never_run(tmp_path: Path) -> None:
-    write_model_set(tmp_path / "models", cohort=np.array([Trap(tmp_path / "sprung")]))
-    with pytest.raises(CorruptModelSet, match=r"cohort\.npy"):
+@pytest.mark.parametrize("file", ["cohort", "words"])
+def test_a_pickle_in_an_array_file_is_never_run(tmp_path: Path, file: str) -> None:
+    write_model_set(tmp_path / "models", **{file: np.array([Trap(tmp_path / "sprung")])})
+    with pytest.raises(CorruptModelSet, match=rf"{file}\.npy"):
         read_model_set(tmp_path / "models")
     assert not (tmp_path / "sprung").exists()

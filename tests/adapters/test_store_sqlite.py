@@ -8,10 +8,31 @@ from typing import Any
 
 import pytest
 
+from app.adapters.records import encode_change, encode_class
 from app.adapters.store_sqlite import SqliteStore
-from app.domain.changes import ClassRemoved, Snapshot
-from app.errors import IncompatibleStore, StoreUnavailable
-from tests.values import added, plain
+from app.domain.changes import ClassConfigured, ClassRemoved, ClassRenamed, ExamplesAdded, Snapshot
+from app.domain.values import ClassState
+from app.errors import IncompatibleStore, LogTrimmed, StoreUnavailable
+from tests.adapters.old_stores import (
+    EXAMPLE_1,
+    EXAMPLE_OF_1,
+    MODEL_1,
+    MODEL_OF_1,
+    record_of_format_1,
+    write_store_of_schema_1,
+)
+from tests.values import added, example_of, model_of, plain
+
+# A store of schema 1: a class and its change in records of format 1, then one with points in records of format 2.
+ACME = ClassState("acme", 1, (EXAMPLE_OF_1,), MODEL_OF_1, None, {"shop": 3})
+OTHER = ClassState("other", 2, (example_of("e0", points=20), example_of("e1", points=3)), model_of((1, 0)), 0.5)
+FIELDS_1 = {"class": "acme", "examples": [EXAMPLE_1], "model": MODEL_1}
+CLASSES_1 = {
+    "other": encode_class(OTHER),
+    "acme": record_of_format_1(FIELDS_1 | {"version": 1, "user_threshold": None, "metadata": {"shop": 3}}),
+}
+CHANGES = (ExamplesAdded("acme", (EXAMPLE_OF_1,), MODEL_OF_1), ExamplesAdded("other", OTHER.examples, model_of((1, 0))))
+CHANGES_1 = (record_of_format_1(FIELDS_1 | {"kind": "examples_added"}), encode_change(CHANGES[1]))
 
 
 @pytest.fixture
@@ -73,6 +94,52 @@ def test_it_can_be_backed_up_while_it_is_in_use(path: Path, store: SqliteStore, 
         assert restored.read_crop("acme", "e0") == b"crop"
 
 
+@pytest.mark.parametrize("examples", [1, 200])
+def test_a_commit_writes_what_changed_however_large_the_class_is(path: Path, store: SqliteStore, examples: int) -> None:
+    there = tuple(example_of(f"e{number}", points=20) for number in range(examples))
+    store.commit(ExamplesAdded("acme", there, model_of((1, 0))), expected=0, crops={})
+    written = []
+    for version, change in enumerate(
+        (
+            ExamplesAdded("acme", (example_of("late", points=20),), model_of((1, 0))),
+            ClassConfigured("acme", 0.5, {}),
+            ClassRenamed("acme", "other", None, {}),
+        ),
+        start=1,
+    ):
+        before = _wal_bytes(path)
+        store.commit(change, expected=version, crops={})
+        written.append(_wal_bytes(path) - before)
+    assert 0 < max(written) < 64 * 1024  # whole pages of some tables and their indexes; 200 examples are 600 kB
+
+
+def test_the_log_keeps_no_more_bytes_than_it_is_told(tmp_path: Path) -> None:
+    changes = [ExamplesAdded(name, (example_of("e0", points=100),), model_of((1, 0))) for name in "abcde"]
+    size = len(encode_change(changes[0]))
+    with closing(SqliteStore(tmp_path / "firstsight.db", keep_bytes=3 * size)) as store:
+        for change in changes:
+            store.commit(change, expected=0, crops={})
+        assert plain([each.change for each in store.follow(2)]) == plain(changes[2:])
+        with pytest.raises(LogTrimmed):
+            store.follow(1)
+        assert [state.name for state in store.snapshot().classes] == list("abcde")
+
+
+def test_the_newest_change_is_kept_whatever_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "firstsight.db"
+    for version in (1, 2, 3):  # opened anew each time: what the log has written is counted in the file
+        with closing(SqliteStore(path, keep_bytes=1)) as store:
+            assert store.commit(added(f"class {version}"), expected=0, crops={}) == version
+            assert [each.version for each in store.follow(version - 1)] == [version]
+
+
+def test_opening_waits_for_no_other_program(path: Path, store: SqliteStore) -> None:
+    store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        SqliteStore(path, busy_timeout_s=0).close()
+
+
 def test_while_another_program_writes_it_is_unavailable_and_then_works_again(path: Path, store: SqliteStore) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -89,9 +156,50 @@ def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:
 
 def test_a_file_of_a_newer_schema_is_refused(path: Path, store: SqliteStore) -> None:
     store.close()
-    _change(path, "PRAGMA user_version = 2")
-    with pytest.raises(IncompatibleStore, match="schema 2"):
+    _change(path, "PRAGMA user_version = 3")
+    with pytest.raises(IncompatibleStore, match="schema 3"):
         SqliteStore(path)
+
+
+def test_a_store_of_schema_1_is_opened_with_all_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "firstsight.db"
+    write_store_of_schema_1(path, CLASSES_1, CHANGES_1)
+    for _ in range(2):  # the second time, it is of this schema
+        with closing(SqliteStore(path)) as store:
+            assert plain(store.snapshot()) == plain(Snapshot(2, (ACME, OTHER)))
+            assert plain([each.change for each in store.follow(0)]) == plain(CHANGES)
+            assert [store.read_crop(name, "e0") for name in CLASSES_1] == [b"crop of other", b"crop of acme"]
+
+
+def test_a_store_of_schema_1_is_written_on(tmp_path: Path) -> None:
+    path = tmp_path / "firstsight.db"
+    write_store_of_schema_1(path, CLASSES_1, CHANGES_1)
+    with closing(SqliteStore(path)) as store:
+        late = ExamplesAdded("other", (example_of("late"),), model_of((0, 1)))
+        assert store.commit(late, expected=2, crops={}) == 3
+        assert store.commit(ClassRemoved("acme"), expected=1, crops={}) == 4
+        (state,) = store.snapshot().classes
+        assert plain(state.examples) == plain((*OTHER.examples, *late.examples))
+
+
+def test_the_log_of_a_store_of_schema_1_is_trimmed_too(tmp_path: Path) -> None:
+    path = tmp_path / "firstsight.db"
+    write_store_of_schema_1(path, CLASSES_1, CHANGES_1)
+    with closing(SqliteStore(path, keep_bytes=len(CHANGES_1[1]))) as store:
+        assert [each.version for each in store.follow(1)] == [2]
+        with pytest.raises(LogTrimmed):
+            store.follow(0)
+
+
+def test_a_store_of_schema_1_that_cannot_be_read_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "firstsight.db"
+    write_store_of_schema_1(path, CLASSES_1 | {"acme": CLASSES_1["acme"][:-1] + b"\x55"}, CHANGES_1)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        SqliteStore(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT record FROM changes ORDER BY version").fetchall() == [(each,) for each in CHANGES_1]
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'examples'").fetchone() == (0,)
 
 
 def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -112,7 +220,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_refused_file_is_not_kept_claimed(path: Path, store: SqliteStore) -> None:
     store.close()
-    _change(path, "PRAGMA user_version = 2")
+    _change(path, "PRAGMA user_version = 3")
     for _ in range(2):
         with pytest.raises(IncompatibleStore):
             SqliteStore(path)
@@ -124,14 +232,19 @@ def test_a_folder_that_cannot_be_made_is_a_fault_that_names_the_path(tmp_path: P
         SqliteStore(tmp_path / "file" / "firstsight.db")
 
 
-def test_a_damaged_record_is_a_fault_and_not_a_wrong_answer(path: Path, store: SqliteStore) -> None:
+@pytest.mark.parametrize("table", ["classes", "examples"])
+def test_a_damaged_record_is_a_fault_and_not_a_wrong_answer(path: Path, store: SqliteStore, table: str) -> None:
     store.commit(added("acme"), expected=0, crops={})
     store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        (record,) = connection.execute("SELECT record FROM classes").fetchone()
-        connection.execute("UPDATE classes SET record = ?", (record[:-1] + b"\x55",))
+        (record,) = connection.execute(f"SELECT record FROM {table}").fetchone()
+        connection.execute(f"UPDATE {table} SET record = ?", (record[:-1] + b"\x55",))
     with closing(SqliteStore(path)) as again, pytest.raises(StoreUnavailable, match="damaged"):
         again.snapshot()
+
+
+def _wal_bytes(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
 
 
 def _change(path: Path, statement: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures for the HTTP tests: bands of colour, which the fake network tells apart by where which colour is."""
+"""Pictures for the HTTP tests: bands of colour, which the fake network tells apart by where which colour is, and print."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 
 import numpy as np
 from PIL import Image
+
+from app.domain.values import PixelArray
 
 Colour = tuple[int, int, int]
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)
@@ -19,8 +21,18 @@ def drawing(*bands: Colour, side_px: int = 64, file_format: str = "PNG") -> byte
     for colour, band in zip(bands, rows, strict=True):
         pixels[band] = colour
     pixels += np.random.default_rng(0).normal(0, 8, pixels.shape)
+    return encoded(pixels.clip(0, 255).astype(np.uint8), file_format)
+
+
+def printed(seed: int = 0, *, side_px: int = 64) -> bytes:
+    """A picture full of print: squares of 2 pixels, black or white at random: no two blocks of 8 are alike."""
+    squares = np.random.default_rng(seed).integers(0, 2, (side_px // 2, side_px // 2, 1), dtype=np.uint8) * 255
+    return encoded(squares.repeat(2, axis=0).repeat(2, axis=1).repeat(3, axis=2), "PNG")
+
+
+def encoded(pixels: PixelArray, file_format: str) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, file_format)
+    Image.fromarray(pixels).save(file, file_format)
     return file.getvalue()
 
 

@@ -17,6 +17,7 @@ from tests.conftest import MakeClient, settings_for_tests
 OPERATIONS: dict[tuple[str, str], Scope | None] = {
     ("POST", "/classify"): Scope.READ,
     ("POST", "/classify/batch"): Scope.READ,
+    ("POST", "/detect"): Scope.READ,
     ("GET", "/classes"): Scope.READ,
     ("GET", "/classes/{name}"): Scope.READ,
     ("PATCH", "/classes/{name}"): Scope.ENROL,

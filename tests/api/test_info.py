@@ -43,8 +43,9 @@ def test_each_stage_of_a_classification_is_timed(client: TestClient, stage: str)
     assert sample(client, series) > before
 
 
-def test_a_commit_is_timed(client: TestClient) -> None:
-    series = 'firstsight_stage_seconds_count{stage="commit"}'
+@pytest.mark.parametrize("stage", ["points", "commit"])
+def test_points_and_commit_of_an_enrolment_are_timed(client: TestClient, stage: str) -> None:
+    series = f'firstsight_stage_seconds_count{{stage="{stage}"}}'
     before = sample(client, series)
 
     client.post("/classes/acme/examples", files=form(ACME))

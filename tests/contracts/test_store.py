@@ -20,6 +20,7 @@ from app.domain.changes import (
     ClassRemoved,
     ClassRenamed,
     ExampleRemoved,
+    ExamplesAdded,
     Snapshot,
 )
 from app.domain.gallery import Gallery
@@ -83,6 +84,14 @@ def test_vectors_come_back_bit_by_bit(store: Store) -> None:
     assert plain(followed.change) == plain(change)
 
 
+def test_points_come_back_bit_by_bit_with_the_examples_of_any_later_change(store: Store) -> None:
+    examples = (example_of("e0", points=7), example_of("e1"))
+    commit(store, ExamplesAdded("acme", examples, model_of((1, 0))))
+    commit(store, added("acme", ids="late"), expected=1)
+    (state,) = store.snapshot().classes
+    assert plain(state.examples[:2]) == plain(examples)
+
+
 def test_the_snapshot_is_sorted_by_name(store: Store) -> None:
     for name in ("é", "z", "acme", "Acme", "日本", "a/b", "\U0001f600", "it's; DROP TABLE classes", "\uffff"):
         commit(store, added(name))
@@ -120,10 +129,10 @@ def test_a_user_s_threshold_and_metadata_are_kept(store: Store) -> None:
     assert (state.user_threshold, state.metadata) == (0.1 + 0.2, metadata)
 
 
-def test_a_rename_takes_the_crops_along(store: Store) -> None:
-    commit(store, added("acme"), e0=b"crop")
+def test_a_rename_takes_examples_and_crops_along(store: Store) -> None:
+    commit(store, added("acme", (1, 0), (0, 1)), e0=b"crop")
     commit(store, ClassRenamed("acme", "other", None, {}), expected=1)
-    assert [state.name for state in store.snapshot().classes] == ["other"]
+    assert plain(store.snapshot().classes) == plain((class_of("other", (1, 0), (0, 1), version=2),))
     assert (store.read_crop("acme", "e0"), store.read_crop("other", "e0")) == (None, b"crop")
 
 
@@ -144,10 +153,11 @@ def test_a_class_can_be_renamed_to_its_own_name(store: Store) -> None:
     assert (state.name, state.version, store.read_crop("acme", "e0")) == ("acme", 2, b"crop")
 
 
-def test_a_removed_class_leaves_no_crop_to_the_next_of_its_name(store: Store) -> None:
-    commit(store, added("acme"), e0=b"crop")
+def test_a_removed_class_leaves_no_example_and_no_crop_to_the_next_of_its_name(store: Store) -> None:
+    commit(store, added("acme", (1, 0), (0, 1)), e0=b"crop")
     commit(store, ClassRemoved("acme"), expected=1)
     commit(store, added("acme"))
+    assert plain(store.snapshot().classes) == plain((class_of("acme", version=3),))
     assert store.read_crop("acme", "e0") is None
 
 
@@ -157,11 +167,38 @@ def test_a_removed_example_takes_its_crop_along(store: Store) -> None:
     assert (store.read_crop("acme", "e0"), store.read_crop("acme", "e1")) == (None, b"second")
 
 
+def test_a_removed_example_can_be_added_again(store: Store) -> None:
+    commit(store, added("acme", (1, 0), (0, 1)), e0=b"first")
+    commit(store, ExampleRemoved("acme", "e0", model_of((0, 1))), expected=1)
+    commit(store, ExamplesAdded("acme", (example_of("e0", (3, 4)),), model_of((1, 0), (0, 1))), expected=2, e0=b"again")
+    (state,) = store.snapshot().classes
+    assert plain(state.examples) == plain((example_of("e0", (3, 4)), example_of("e1", (0, 1))))
+    assert store.read_crop("acme", "e0") == b"again"
+
+
+def test_examples_are_in_the_order_of_their_ids_however_they_came(store: Store) -> None:
+    ids = ("é", "b", "\U0001f600", "B", "10", "9", "\uffff", "ba")
+    for expected, example_id in enumerate(ids):
+        commit(store, ExamplesAdded("acme", (example_of(example_id),), model_of((1, 0))), expected=expected)
+    (state,) = store.snapshot().classes
+    assert [example.id for example in state.examples] == sorted(ids)
+
+
 def test_a_class_without_examples_is_kept(store: Store) -> None:
     commit(store, added("acme"))
     commit(store, ExampleRemoved("acme", "e0", None), expected=1)
     (state,) = store.snapshot().classes
     assert (state.examples, state.model) == ((), None)
+
+
+def test_refitting_leaves_the_examples_that_it_brings_and_no_other(store: Store) -> None:
+    commit(store, added("acme", (1, 0), (0, 1), (1, 1)))
+    commit(store, added("other"))
+    refitted = (example_of("e0", (3, 4)), example_of("e2", (4, 3), points=2))
+    commit(store, ClassRefitted("acme", refitted, model_of((0, 1))), expected=1)
+    acme, other = store.snapshot().classes
+    assert plain(acme.examples) == plain(refitted)
+    assert plain(other) == plain(class_of("other", version=2))
 
 
 def test_refitting_keeps_the_crops(store: Store) -> None:

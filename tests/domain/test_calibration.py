@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.calibration import calibration_from_json
+from app.domain.calibration import calibration_from_json, probability_of
+from app.domain.verification import Proof
 from tests.fakes import calibration_for_tests
 
 RIGHT, UP = [1.0, 0.0], [0.0, 1.0]
@@ -39,23 +40,47 @@ def test_threshold_stays_between_floor_and_ceiling(above_cohort: float, threshol
 
 def test_probability_is_logistic_in_similarity_above_the_threshold() -> None:
     # 20 * 0.1 + 0.5
-    assert calibration_for_tests().probability(0.7, threshold=0.6, examples=1) == pytest.approx(1 / (1 + math.exp(-2.5)))
+    log_odds = calibration_for_tests().log_odds(0.7, threshold=0.6, examples=1)
+    assert probability_of(log_odds) == pytest.approx(1 / (1 + math.exp(-2.5)))
 
 
 def test_slope_and_offset_grow_with_the_logarithm_of_examples() -> None:
     log_odds = (20 + 2 * math.log(5)) * 0.1 + 0.5 + 0.1 * math.log(5)
-    assert calibration_for_tests().probability(0.7, threshold=0.6, examples=5) == pytest.approx(1 / (1 + math.exp(-log_odds)))
+    assert calibration_for_tests().log_odds(0.7, threshold=0.6, examples=5) == pytest.approx(log_odds)
 
 
 def test_more_examples_than_were_measured_count_as_the_most_measured() -> None:
     calibration = calibration_for_tests()
-    assert calibration.probability(0.7, threshold=0.6, examples=500) == calibration.probability(0.7, threshold=0.6, examples=10)
+    assert calibration.log_odds(0.7, threshold=0.6, examples=500) == calibration.log_odds(0.7, threshold=0.6, examples=10)
 
 
 def test_probability_of_the_impossible_is_a_number() -> None:
     steep = replace(calibration_for_tests(), slope=1e6)
-    assert steep.probability(-1, threshold=1, examples=1) == 0
-    assert steep.probability(1, threshold=-1, examples=1) == 1
+    assert probability_of(steep.log_odds(-1, threshold=1, examples=1)) == 0
+    assert probability_of(steep.log_odds(1, threshold=-1, examples=1)) == 1
+
+
+PROOFS = calibration_for_tests().proof  # 0.5 ln(points) + the roots of coverage and agreement + votes; bias -1, similarity 0.5
+QUAD = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+
+
+def proof(points: int = 20, coverage: float = 0.49, agreement: float = 0.25) -> Proof:
+    return Proof(points, coverage, agreement, QUAD, np.arange(points))
+
+
+def test_the_strength_of_a_proof_is_the_weighted_sum_of_what_it_has() -> None:
+    assert PROOFS.strength(proof(), votes=0.3) == pytest.approx(0.5 * math.log(20) + 0.7 + 0.5 + 0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize("more", [{"points": 21}, {"coverage": 0.5}, {"agreement": 0.26}])
+def test_more_of_anything_makes_a_proof_stronger(more: dict[str, Any]) -> None:
+    assert PROOFS.strength(proof(**more), votes=0.3) > PROOFS.strength(proof(), votes=0.3)
+
+
+@pytest.mark.parametrize(("by_similarity", "fused"), [(-4.0, 0.0), (0.0, 2.0), (10.0, 10.0)])
+def test_a_proof_never_lowers_what_similarity_says(by_similarity: float, fused: float) -> None:
+    # The greater of similarity alone, and half of it less 1 plus 3.
+    assert PROOFS.log_odds(by_similarity, strength=3.0) == pytest.approx(fused)
 
 
 def test_calibration_survives_json() -> None:
@@ -80,6 +105,14 @@ def test_calibration_survives_json() -> None:
         (["target_far"], 1.5, "target_far"),
         (["threshold_floor"], 0.95, "threshold_floor"),
         (["ambiguous_margin"], -0.1, "ambiguous_margin"),
+        (["proof"], ..., "proof"),
+        (["proof", "line"], ..., "line"),
+        (["proof", "line"], "high", "calibration.proof.line"),
+        (["proof", "luck"], 1.0, "luck"),
+        (["proof", "target_far"], 0.0, "proof.target_far"),
+        (["proof", "votes"], -1.0, "proof.log_points, coverage, agreement, votes"),
+        (["proof", "doubtful_line"], 3.5, "proof.doubtful_line"),
+        (["proof", "ambiguous_margin"], -0.1, "ambiguous_margin"),
     ],
 )
 def test_calibration_that_cannot_be_meant_is_refused_by_name(path: list[str], value: Any, complaint: str) -> None:

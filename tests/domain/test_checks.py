@@ -12,7 +12,14 @@ from app.domain.values import Box, ExampleWarning, FloatArray, Picture, PixelArr
 from tests.values import example_of, unit
 
 LIMITS = WarningLimits(
-    too_small_px=24, blurred=0.05, several_things=0.5, near_duplicate=0.95, unlike_class=0.3, closer_to_other=0.7
+    too_small_px=24,
+    blurred=0.05,
+    several_things=0.5,
+    near_duplicate=0.95,
+    unlike_class=0.3,
+    closer_to_other=0.7,
+    few_points=4,
+    same_print=0.5,
 )
 ONE_THING = np.ones((4, 4, 8), np.float32)
 

@@ -2,18 +2,30 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration
-from app.domain.decision import decide, evidence_of, rank
-from app.domain.values import Box, Candidate, ClassModel, ClassState, Evidence, Example, Outcome, Provenance, Reason
+from app.domain.calibration import Calibration, probability_of
+from app.domain.decision import Ranked, decide, evidence_of, rank
+from app.domain.values import Box, Candidate, ClassModel, ClassState, Evidence, Example, Outcome, Provenance, Reason, Verified
+from app.domain.verification import NO_FINDS, Found, Proof
 from tests.fakes import calibration_for_tests
 
 CALIBRATION: Calibration = calibration_for_tests()  # doubtful 0.05 below the threshold, ambiguous nearer than 0.02
 
 
-def candidate(name: str, similarity: float, *, threshold: float = 0.6, accepted: bool | None = None) -> Candidate:
-    is_accepted = similarity >= threshold if accepted is None else accepted
-    return Candidate(name, similarity, probability=0.5, accepted=is_accepted, threshold=threshold, evidence=())
+def candidate(name: str, similarity: float, *, threshold: float = 0.6) -> Ranked:
+    shown = Candidate(name, similarity, probability=0.5, accepted=similarity >= threshold, threshold=threshold, evidence=())
+    return Ranked(shown, log_odds=0.0, found=(), strength=0.0, proved=False)
+
+
+def quad(left: float) -> NDArray[np.float64]:
+    return np.array([[left, 0], [left + 0.5, 0], [left + 0.5, 1], [left, 1]], np.float64)
+
+
+def found(name: str, points: int, *, left: float = 0.0, votes: float = 0.5) -> Found:
+    """Half of the example, half of the picture's points: 0.5 ln(points) + 1.41 + votes."""
+    example = Example(name, Box(0, 0, 9, 9), np.array([1, 0], np.float32), 0.1)
+    return Found(example, Proof(points, 0.5, 0.5, quad(left), np.arange(points)), votes)
 
 
 def class_state(name: str, *, threshold: float = 0.6, user_threshold: float | None = None, examples: int = 1) -> ClassState:
@@ -45,8 +57,8 @@ def test_a_less_probable_class_can_be_the_one_that_is_nearly_accepted() -> None:
 
 @pytest.mark.parametrize(("second", "outcome"), [(0.69, Outcome.DOUBTFUL), (0.67, Outcome.MATCH), (0.75, Outcome.DOUBTFUL)])
 def test_two_accepted_classes_that_are_too_close_are_ambiguous(second: float, outcome: Outcome) -> None:
-    found = decide([candidate("acme", 0.70), candidate("other", second)], CALIBRATION)
-    assert found == ((outcome, None, Reason.AMBIGUOUS) if outcome is Outcome.DOUBTFUL else (outcome, "acme", None))
+    decided = decide([candidate("acme", 0.70), candidate("other", second)], CALIBRATION)
+    assert decided == ((outcome, None, Reason.AMBIGUOUS) if outcome is Outcome.DOUBTFUL else (outcome, "acme", None))
 
 
 @pytest.mark.parametrize("third", [0.69, 0.71, 0.90])
@@ -67,30 +79,108 @@ def test_the_decision_is_the_most_probable_of_the_accepted() -> None:
 
 def test_candidates_are_ranked_by_probability_not_by_similarity() -> None:
     generic, distinct = class_state("generic", threshold=0.8), class_state("distinct", threshold=0.6)
-    ranked = rank([(generic, 0.75), (distinct, 0.70)], CALIBRATION)
-    assert [shown.class_name for shown in ranked] == ["distinct", "generic"]
+    ranked = rank([(generic, 0.75), (distinct, 0.70)], NO_FINDS, CALIBRATION, classes=2)
+    assert [shown.candidate.class_name for shown in ranked] == ["distinct", "generic"]
 
 
 def test_equals_are_ranked_by_name() -> None:
-    ranked = rank([(class_state("b"), 0.7), (class_state("a"), 0.7)], CALIBRATION)
-    assert [shown.class_name for shown in ranked] == ["a", "b"]
+    ranked = rank([(class_state("b"), 0.7), (class_state("a"), 0.7)], NO_FINDS, CALIBRATION, classes=2)
+    assert [shown.candidate.class_name for shown in ranked] == ["a", "b"]
 
 
 def test_a_users_threshold_moves_acceptance_but_not_probability() -> None:
-    (computed,) = rank([(class_state("acme"), 0.7)], CALIBRATION)
-    (strict,) = rank([(class_state("acme", user_threshold=0.8), 0.7)], CALIBRATION)
-    assert (computed.accepted, computed.threshold) == (True, 0.6)
-    assert (strict.accepted, strict.threshold) == (False, 0.8)
-    assert strict.probability == computed.probability
+    (computed,) = rank([(class_state("acme"), 0.7)], NO_FINDS, CALIBRATION, classes=2)
+    (strict,) = rank([(class_state("acme", user_threshold=0.8), 0.7)], NO_FINDS, CALIBRATION, classes=2)
+    assert (computed.candidate.accepted, computed.candidate.threshold) == (True, 0.6)
+    assert (strict.candidate.accepted, strict.candidate.threshold) == (False, 0.8)
+    assert strict.candidate.probability == computed.candidate.probability
 
 
 def test_probability_knows_the_number_of_examples() -> None:
-    one, five = rank([(class_state("one"), 0.7)], CALIBRATION) + rank([(class_state("five", examples=5), 0.7)], CALIBRATION)
-    assert five.probability == CALIBRATION.probability(0.7, threshold=0.6, examples=5) > one.probability
+    (one,) = rank([(class_state("one"), 0.7)], NO_FINDS, CALIBRATION, classes=2)
+    (five,) = rank([(class_state("five", examples=5), 0.7)], NO_FINDS, CALIBRATION, classes=2)
+    assert five.log_odds == CALIBRATION.log_odds(0.7, threshold=0.6, examples=5) > one.log_odds
+    assert five.candidate.probability == probability_of(five.log_odds)
+
+
+def test_among_more_classes_each_accepts_fewer() -> None:
+    # 0.6 + 0.05 ln(200 / 20) * 0.4 / 0.8; up to 20 classes nothing is added, and a user's own threshold stays.
+    (few,) = rank([(class_state("acme"), 0.6)], NO_FINDS, CALIBRATION, classes=20)
+    (many,) = rank([(class_state("acme"), 0.6)], NO_FINDS, CALIBRATION, classes=200)
+    (user,) = rank([(class_state("acme", user_threshold=0.6), 0.6)], NO_FINDS, CALIBRATION, classes=200)
+    assert (few.candidate.threshold, few.candidate.accepted) == (0.6, True)
+    assert (many.candidate.threshold, many.candidate.accepted) == (pytest.approx(0.657565, abs=1e-6), False)
+    assert (user.candidate.threshold, user.candidate.accepted) == (0.6, True)
+    assert many.log_odds == user.log_odds < few.log_odds
 
 
 def test_evidence_is_the_nearest_examples_nearest_first() -> None:
     axes = {"a": [0.6, 0.8], "b": [1.0, 0.0], "c": [0.0, 1.0], "d": [0.8, 0.6]}
     examples = [Example(name, Box(0, 0, 9, 9), np.array(axis, np.float32), 0.1) for name, axis in axes.items()]
-    found = evidence_of(np.array([1, 0], np.float32), examples)
-    assert found == (Evidence("b", 1.0), Evidence("d", 0.8), Evidence("a", 0.6))
+    shown = evidence_of(np.array([1, 0], np.float32), examples, (), Box(0, 0, 9, 9))
+    assert shown == (Evidence("b", 1.0), Evidence("d", 0.8), Evidence("a", 0.6))
+
+
+# With 60 points a proof has strength 3.96, above the line of 3; with 8 points 2.95, above the lower line of 2.
+
+
+def test_a_proved_class_is_accepted_far_below_its_threshold() -> None:
+    (proved,) = rank([(class_state("acme"), 0.1)], {"acme": [found("acme0", 60)]}, CALIBRATION, classes=2)
+    assert proved.candidate.accepted
+    assert decide([proved], CALIBRATION) == (Outcome.MATCH, "acme", None)
+
+
+def test_a_weak_proof_makes_a_class_doubtful() -> None:
+    (weak,) = rank([(class_state("acme"), 0.1)], {"acme": [found("acme0", 8)]}, CALIBRATION, classes=2)
+    assert not weak.candidate.accepted
+    assert decide([weak], CALIBRATION) == (Outcome.DOUBTFUL, None, Reason.BELOW_THRESHOLD)
+
+
+def test_a_users_threshold_does_not_move_the_ground_of_print() -> None:
+    (proved,) = rank([(class_state("acme", user_threshold=1.0), 0.1)], {"acme": [found("acme0", 60)]}, CALIBRATION, classes=2)
+    assert proved.candidate.accepted
+
+
+def test_the_strongest_of_several_proofs_counts() -> None:
+    (both,) = rank(
+        [(class_state("acme", examples=2), 0.1)], {"acme": [found("acme0", 8), found("acme1", 60)]}, CALIBRATION, classes=2
+    )
+    (alone,) = rank([(class_state("acme", examples=2), 0.1)], {"acme": [found("acme1", 60)]}, CALIBRATION, classes=2)
+    assert (both.strength, both.log_odds) == (alone.strength, alone.log_odds)
+    assert [one.example.id for one in both.found] == ["acme1", "acme0"]
+
+
+def test_a_proof_decides_between_looks_that_are_alike() -> None:
+    ranked = rank(
+        [(class_state("acme"), 0.70), (class_state("other"), 0.71)], {"acme": [found("acme0", 60)]}, CALIBRATION, classes=2
+    )
+    assert decide(ranked, CALIBRATION) == (Outcome.MATCH, "acme", None)
+
+
+def test_a_proof_that_ranks_second_makes_the_first_ambiguous() -> None:
+    ranked = rank(
+        [(class_state("acme"), 0.99), (class_state("other"), 0.1)], {"other": [found("other0", 60)]}, CALIBRATION, classes=2
+    )
+    assert [one.candidate.class_name for one in ranked] == ["acme", "other"]
+    assert decide(ranked, CALIBRATION) == (Outcome.DOUBTFUL, None, Reason.AMBIGUOUS)
+
+
+@pytest.mark.parametrize(
+    ("points", "left", "outcome"),
+    [(60, 0.0, Outcome.DOUBTFUL), (59, 0.0, Outcome.DOUBTFUL), (30, 0.0, Outcome.MATCH), (60, 0.5, Outcome.MATCH)],
+)
+def test_two_proofs_of_one_place_are_ambiguous_unless_one_is_much_stronger(points: int, left: float, outcome: Outcome) -> None:
+    finds = {"acme": [found("acme0", 60)], "other": [found("other0", points, left=left)]}
+    ranked = rank([(class_state("acme"), 0.1), (class_state("other"), 0.1)], finds, CALIBRATION, classes=2)
+    assert all(one.proved for one in ranked)
+    assert decide(ranked, CALIBRATION)[0] is outcome
+
+
+def test_evidence_shows_proofs_first_and_in_pixels_of_the_whole_picture() -> None:
+    axes = {"a": [0.6, 0.8], "b": [1.0, 0.0], "c": [0.8, 0.6], "d": [0.9, 0.43]}
+    examples = [Example(name, Box(0, 0, 9, 9), np.array(axis, np.float32), 0.1) for name, axis in axes.items()]
+    proved = found("a", 60)
+    shown = evidence_of(np.array([1, 0], np.float32), examples, (Found(examples[0], proved.proof, 0.5),), Box(100, 50, 200, 400))
+    assert [one.example_id for one in shown] == ["a", "b", "d"]
+    assert shown[0].verified == Verified(60, 0.5, ((100.0, 50.0), (300.0, 50.0), (300.0, 450.0), (100.0, 450.0)))
+    assert shown[1].verified is None

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot, fold_change
+from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapshot
 from app.domain.gallery import COMPACT_AT, ROUNDING, Gallery, Mask, similarities_of, similarity_of
 from app.domain.values import ClassState, FloatArray
-from tests.histories import NAMES, VECTORS, Expecting, committed, histories
+from tests.histories import NAMES, VECTORS, Expecting, committed, histories, snapshot_after
 from tests.values import NETWORKS, added, class_of, plain, random_units, unit
 
 queries = st.sampled_from([*VECTORS, unit((1, 2, 3)), unit((-1, 0, 0))])
@@ -25,7 +25,7 @@ def test_any_history_gives_the_gallery_that_a_snapshot_gives(history: list[Expec
 
     folded = Gallery.empty(NETWORKS).fold(*changes[:compacted_after]).compacted().fold(*changes[compacted_after:])
 
-    rebuilt = Gallery.from_snapshot(_snapshot_after(changes), NETWORKS)
+    rebuilt = Gallery.from_snapshot(snapshot_after(changes), NETWORKS)
     assert _contents(folded) == _contents(rebuilt)
     for query in VECTORS:
         assert _named(folded.best_classes(query, 3)) == _named(rebuilt.best_classes(query, 3))
@@ -51,7 +51,7 @@ def test_search_equals_a_naive_one(
 
     found = _named(gallery.best_classes(query, top, among))
 
-    asked = [state for state in _snapshot_after(changes).classes if among is None or state.name in among]
+    asked = [state for state in snapshot_after(changes).classes if among is None or state.name in among]
     assert found == _naive(asked, query)[:top]
 
 
@@ -66,7 +66,7 @@ def test_pages_of_names_cover_every_class_once_in_order(history: list[Expecting]
         pages += page
         after = page[-1]
 
-    assert pages == [state.name for state in _snapshot_after(changes).classes]
+    assert pages == [state.name for state in snapshot_after(changes).classes]
 
 
 @given(histories())
@@ -174,15 +174,6 @@ def test_a_similarity_does_not_depend_on_how_its_vectors_lie_in_memory() -> None
 
 def _gallery_of(*states: ClassState) -> Gallery:
     return Gallery.from_snapshot(Snapshot(1, states), NETWORKS)
-
-
-def _snapshot_after(changes: list[Committed]) -> Snapshot:
-    states: dict[str, ClassState] = {}
-    for change in changes:
-        state = fold_change(states.pop(change.change.class_name, None), change)
-        if state is not None:
-            states[state.name] = state
-    return Snapshot(len(changes), tuple(sorted(states.values(), key=lambda state: state.name)))
 
 
 def _contents(gallery: Gallery) -> tuple[int, int, list[object]]:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import numpy as np
 import pytest
 
-from app.domain.values import MAX_NAME_CHARS, class_name_of
+from app.domain.values import MAX_NAME_CHARS, POINT_BYTES, Points, class_name_of
 from app.errors import InvalidInput
+from tests.values import random_points
 
 ALPHA_WITH_THREE_MARKS = "\u1f82"  # no code point is written in more, when decomposed
 
@@ -23,3 +25,33 @@ def test_what_no_composing_makes_short_enough_is_counted_as_it_came() -> None:
         class_name_of("e" + "\u0301" * 800, field_name="classes")
 
     assert (refusal.value.field, refusal.value.limit) == ("classes", MAX_NAME_CHARS)
+
+
+def test_points_are_counted_and_have_a_fixed_size() -> None:
+    points = random_points(3)
+    assert len(points) == 3
+    assert points.places.nbytes + points.descriptors.nbytes + points.words.nbytes == 3 * POINT_BYTES
+
+
+def test_no_points_are_points_too() -> None:
+    assert len(Points.none()) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "array"),
+    [
+        ("places", np.zeros((3, 3), np.uint16)),
+        ("places", np.zeros((2, 4), np.uint16)),
+        ("places", np.zeros((3, 4), np.float32)),
+        ("descriptors", np.zeros((3, 64), np.uint8)),
+        ("descriptors", np.zeros((4, 128), np.uint8)),
+        ("descriptors", np.zeros((3, 128), np.float32)),
+        ("words", np.zeros((3, 1), np.uint16)),
+        ("words", np.zeros(3, np.int64)),
+    ],
+)
+def test_points_whose_arrays_do_not_fit_are_refused_by_name(wrong: str, array: np.ndarray) -> None:
+    points = random_points(3)
+    arrays = {"places": points.places, "descriptors": points.descriptors, "words": points.words}
+    with pytest.raises(ValueError, match=wrong):
+        Points(**(arrays | {wrong: array}))

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from app.adapters.records import encode_change, encode_class
 from app.adapters.store_sqlite import SqliteStore
+from app.domain.changes import Snapshot
 from app.errors import StoreUnavailable
-from tests.values import added, plain, random_units
+from tests.adapters.old_stores import write_store_of_schema_1
+from tests.values import added, class_of, plain, random_units
 
 CROP = bytes(range(256)) * 64  # 16 KiB: several pages
 STEP_BYTES = 1500  # less than a page, so that some writes come out short
@@ -70,6 +73,24 @@ def test_a_store_that_cannot_be_made_stops_no_later_start(tmp_path: Path) -> Non
             break
         except StoreUnavailable:
             limit += STEP_BYTES
-    assert limit > 20_000  # five pages of schema, each refused before
+    assert limit > 20_000  # more than five pages of schema, each refused before
     with closing(SqliteStore(path)) as store:
         assert store.commit(added("acme"), expected=0, crops={}) == 1
+
+
+def test_a_full_disk_in_an_upgrade_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "firstsight.db", random_units(10, 128)
+    state, change = class_of("acme", *vectors), added("acme", *vectors)
+    write_store_of_schema_1(path, {"acme": encode_class(state)}, [encode_change(change)])
+    before, refused, limit = path.read_bytes(), 0, path.stat().st_size
+    while True:
+        try:
+            with files_end_at(limit):
+                SqliteStore(path).close()
+            break
+        except StoreUnavailable:
+            refused, limit = refused + 1, limit + STEP_BYTES
+            assert path.read_bytes() == before
+    assert refused > 5
+    with closing(SqliteStore(path)) as store:
+        assert plain(store.snapshot()) == plain(Snapshot(1, (state,)))

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from app.domain.values import Embeddings, PixelArray
-from app.service.embed import CropEmbedder
-from tests.fakes import SIDE_PX, FakeEmbedder, raw_codec
-from tests.service.on_memory import GREEN, RED, drawing
+from app.service.embed import CropEmbedder, CropViews
+from app.service.ports import Embedder
+from tests.fakes import SIDE_PX, FakeEmbedder, FakePointFinder, raw_codec
+from tests.service.on_memory import GREEN, RED, drawing, printed
+from tests.values import plain
 
 
 class DirectionEmbedder:
@@ -20,13 +22,17 @@ class DirectionEmbedder:
         return Embeddings(embedding=embedding, features=embedding, dense=pictures[:, :2, :2].astype(np.float32))
 
 
-def views_of_angles(*degrees: int) -> PixelArray:
-    return np.stack([np.full((SIDE_PX, SIDE_PX, 3), angle, np.uint8) for angle in degrees])
+def crop_embedder(embedder: Embedder, *view_shares: float) -> CropEmbedder:
+    return CropEmbedder(codec=raw_codec(), embedder=embedder, find_points=FakePointFinder(), view_shares=view_shares)
+
+
+def views_of_angles(*degrees: int) -> CropViews:
+    views = np.stack([np.full((SIDE_PX, SIDE_PX, 3), angle, np.uint8) for angle in degrees])
+    return CropViews(views[0], views)
 
 
 def test_views_are_squares_of_the_networks_side_the_whole_crop_first() -> None:
-    embedder = CropEmbedder(codec=raw_codec(), embedder=FakeEmbedder(), view_shares=[0.5])
-    views = embedder.views(drawing(RED, GREEN))
+    views = crop_embedder(FakeEmbedder(), 0.5).views(drawing(RED, GREEN)).views
     assert views.shape == (6, SIDE_PX, SIDE_PX, 3)
     assert views[0].mean(axis=(0, 1)) == pytest.approx(np.mean([RED, GREEN], axis=0), abs=2)
     assert views[1].mean(axis=(0, 1)) == pytest.approx(RED, abs=2)  # the corner at the top left
@@ -34,17 +40,27 @@ def test_views_are_squares_of_the_networks_side_the_whole_crop_first() -> None:
 
 
 def test_embedding_is_the_direction_of_the_mean_of_the_views() -> None:
-    embedder = CropEmbedder(codec=raw_codec(), embedder=DirectionEmbedder(), view_shares=[])
-    embedded = embedder.embed(views_of_angles(0, 60))
+    embedded = crop_embedder(DirectionEmbedder()).embed(views_of_angles(0, 60))
     assert embedded.embedding == pytest.approx(np.array([np.cos(np.pi / 6), np.sin(np.pi / 6)]), abs=1e-6)
     assert embedded.spread == pytest.approx(1 - np.cos(np.pi / 6))  # both views are 30 degrees off
 
 
 def test_views_that_agree_have_no_spread() -> None:
-    embedder = CropEmbedder(codec=raw_codec(), embedder=DirectionEmbedder(), view_shares=[])
-    assert embedder.embed(views_of_angles(20, 20, 20)).spread == pytest.approx(0, abs=1e-7)
+    assert crop_embedder(DirectionEmbedder()).embed(views_of_angles(20, 20, 20)).spread == pytest.approx(0, abs=1e-7)
 
 
 def test_the_map_is_that_of_the_whole_crop() -> None:
-    embedder = CropEmbedder(codec=raw_codec(), embedder=DirectionEmbedder(), view_shares=[])
-    assert embedder.embed(views_of_angles(10, 20)).dense == pytest.approx(np.full((2, 2, 3), 10))
+    assert crop_embedder(DirectionEmbedder()).embed(views_of_angles(10, 20)).dense == pytest.approx(np.full((2, 2, 3), 10))
+
+
+def test_points_are_those_of_the_crop_as_large_as_it_is_stored() -> None:
+    embedder = crop_embedder(FakeEmbedder(), 0.5)
+    crop = printed(side_px=4 * SIDE_PX)
+    found = embedder.embed(embedder.views(crop)).points
+    assert len(found) > 0
+    assert plain(found) == plain(FakePointFinder()(embedder.pixels(crop))) == plain(embedder.points(embedder.pixels(crop)))
+
+
+def test_a_crop_without_print_has_no_points() -> None:
+    embedder = crop_embedder(FakeEmbedder())
+    assert len(embedder.embed(embedder.views(drawing(RED, GREEN))).points) == 0

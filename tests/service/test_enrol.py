@@ -11,9 +11,9 @@ from app.domain.values import Box, Upload, WarningCode
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavailable
 from app.service.enrol import EnrolmentReport
 from app.service.pools import Deadline
-from tests.fakes import model_set_for_tests
-from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing
-from tests.values import added
+from tests.fakes import FakePointFinder, model_set_for_tests, raw_codec
+from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing, printed
+from tests.values import added, plain
 
 
 def codes(report: EnrolmentReport, position: int = 0) -> set[WarningCode]:
@@ -88,6 +88,15 @@ def test_a_dry_run_says_the_same_and_stores_nothing(service: Service) -> None:
     assert (dry.dry_run, dry.stored, dry.version, service.version) == (True, False, 0, 0)
     real = service.enrol("acme", drawing(RED))
     assert (dry.threshold, dry.examples) == (real.threshold, real.examples)
+
+
+def test_an_example_keeps_the_points_of_its_box(service: Service) -> None:
+    service.enrol("acme", printed(), box=Box(0, 0, 32, 64))
+    (example,) = service.classes.get("acme").examples
+    crop = service.store.read_crop("acme", example.id)
+    assert crop is not None
+    assert len(example.points) > 0
+    assert plain(example.points) == plain(FakePointFinder()(raw_codec().decode_crop(crop)))
 
 
 def test_order_of_enrolment_does_not_matter(make_service: Callable[..., Service]) -> None:

@@ -10,11 +10,15 @@ from app.adapters.index_faiss import FaissIndex
 from app.adapters.store_memory import MemoryStore
 from app.domain.changes import ClassRemoved, Committed
 from app.domain.gallery import COMPACT_AT, NumpyIndex
+from app.domain.prints import Prints
 from app.domain.values import FloatArray
 from app.errors import StoreUnavailable
 from app.service.follow import Galleries, Served
 from app.service.ports import Index
+from tests.fakes import model_set_for_tests, prints_for_tests
 from tests.values import NETWORKS, added, plain, random_units
+
+PRINTS: Prints = prints_for_tests(model_set_for_tests())
 
 
 class Background(list[Callable[[], None]]):
@@ -41,7 +45,7 @@ def galleries(store: MemoryStore, background: Background) -> Galleries:
 
 
 def galleries_of(store: MemoryStore, background: Background, make_index: Callable[[FloatArray], Index] = NumpyIndex) -> Galleries:
-    return Galleries(store, make_index=make_index, networks=NETWORKS, in_background=background.append)
+    return Galleries(store, make_index=make_index, networks=NETWORKS, prints=PRINTS, in_background=background.append)
 
 
 def enrol(store: MemoryStore, *names: str) -> None:

@@ -10,10 +10,14 @@ import pytest
 from app.domain.values import ClassState
 from app.errors import IncompatibleStore
 from app.service.pools import Deadline
-from tests.fakes import model_set_for_tests
-from tests.service.on_memory import BLUE, GREEN, RED, Service, drawing
+from tests.conftest import Logged
+from tests.fakes import FakePointFinder, model_set_for_tests, point_settings_for_tests
+from tests.service.on_memory import BLUE, GREEN, RED, Service, drawing, printed
+from tests.values import plain
 
 MakeService = Callable[..., Service]
+
+OTHER_POINTS = FakePointFinder(replace(point_settings_for_tests(), most=5))
 
 
 def migrate(service: Service) -> list[tuple[int, int]]:
@@ -100,3 +104,70 @@ def test_other_networks_are_refused_where_crops_are_missing_and_nothing_is_chang
     with pytest.raises(IncompatibleStore, match="'red'"):
         migrate(make_service(store=store, model_set=model_set_for_tests(networks="other networks")))
     assert store.snapshot().version == before.version
+
+
+def finding_other_points(make_service: MakeService, before: Service) -> Service:
+    # Other views too, by which an embedding that was made again would be seen: these networks are said to be the same.
+    model_set = replace(model_set_for_tests(points="other points"), view_shares=(0.5,))
+    return make_service(store=before.store, model_set=model_set, find_points=OTHER_POINTS)
+
+
+def points_of(service: Service, class_name: str) -> list[int]:
+    return [len(example.points) for example in service.classes.get(class_name).examples]
+
+
+def test_under_other_points_alone_only_points_are_found_again(make_service: MakeService) -> None:
+    before = make_service()
+    before.enrol("print", printed(1), printed(2))
+    before.enrol("red", drawing(RED))
+    after = finding_other_points(make_service, before)
+
+    assert migrate(after) == [(0, 2), (1, 2), (2, 2)]
+
+    fresh = make_service(find_points=OTHER_POINTS)
+    fresh.enrol("print", printed(1), printed(2))
+    assert plain(after.classes.get("print").examples) == plain(fresh.classes.get("print").examples)
+    assert min(points_of(before, "print")) > 5
+    assert (points_of(after, "print"), points_of(after, "red")) == ([5, 5], [0])
+    assert same_vectors(after.classes.get("print"), before.classes.get("print"))
+    assert migrate(finding_other_points(make_service, after)) == [(0, 0)]
+
+
+def test_under_other_networks_points_are_found_again_too(make_service: MakeService) -> None:
+    before = make_service()
+    before.enrol("print", printed())
+    others = model_set_for_tests(networks="other networks", points="other points")
+    after = make_service(store=before.store, model_set=others, find_points=OTHER_POINTS)
+    migrate(after)
+    assert points_of(after, "print") == [5]
+
+
+def test_under_another_calibration_alone_points_stay(make_service: MakeService) -> None:
+    before = make_service(keep_crops=False)
+    before.enrol("print", printed())
+    stricter = model_set_for_tests(calibration="stricter")
+    after = make_service(store=before.store, model_set=stricter, find_points=OTHER_POINTS)
+    migrate(after)
+    assert plain(after.classes.get("print").examples) == plain(before.classes.get("print").examples)
+    assert min(points_of(after, "print")) > 5
+
+
+def test_without_crops_other_points_leave_none_and_are_told_of_once(make_service: MakeService, logged: Logged) -> None:
+    before = make_service(keep_crops=False)
+    before.enrol("print", printed(1), printed(2))
+    before.enrol("more", printed(3))
+    kept = make_service(store=before.store)
+    kept.enrol("more", printed(4))
+    after = finding_other_points(make_service, kept)
+
+    assert migrate(after) == [(0, 2), (1, 2), (2, 2)]
+
+    assert (points_of(after, "print"), sorted(points_of(after, "more"))) == ([0, 0], [0, 5])
+    assert same_vectors(after.classes.get("print"), before.classes.get("print"))
+    warnings = [line for line in logged() if line["level"] == "warning"]
+    assert [(line["event"], line["examples"]) for line in warnings] == [("points cannot be found again", 3)]
+
+
+def test_where_every_crop_is_stored_nothing_is_told(make_service: MakeService, logged: Logged) -> None:
+    migrate(finding_other_points(make_service, enrolled(make_service)))
+    assert logged() == []

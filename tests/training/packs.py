@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,29 @@ def write_zip(path: Path, pictures: dict[str, Image.Image]) -> None:
             archive.writestr(entry, buffer.getvalue())
 
 
-def write_boxes(pack: Path, photographs: dict[str, Image.Image], boxes: list[tuple[str, str, list[int]]]) -> None:
-    """A detection pack; `boxes` are (file, class, [x, y, width, height])."""
+def print_of(seed: int) -> Image.Image:
+    """Something printed: light and dark squares, each picture in an order and a colour of its own."""
+    shades = np.random.default_rng(seed).integers(0, 256, (16, 16, 1))
+    inks = 0.3 + 0.7 * ((seed + 1) >> np.arange(3) & 1)  # seven of them
+    return Image.fromarray((shades * inks).astype(np.uint8)).resize((96, 96), Image.Resampling.NEAREST)
+
+
+def write_boxes(
+    pack: Path, photographs: dict[str, Image.Image], boxes: list[tuple[str, str, list[int]]], *, distractors: Sequence[str] = ()
+) -> None:
+    """A detection pack; `boxes` are (file, class, [x, y, width, height]), `distractors` files that show nothing of interest."""
     write_zip(pack / "images.zip", photographs)
     files, names = sorted(photographs), sorted({name for _, name, _ in boxes})
     coco = {
         "images": [
-            {"id": i, "file_name": f, "width": photographs[f].width, "height": photographs[f].height} for i, f in enumerate(files)
+            {
+                "id": i,
+                "file_name": f,
+                "width": photographs[f].width,
+                "height": photographs[f].height,
+                "split": "distractor" if f in distractors else "train",
+            }
+            for i, f in enumerate(files)
         ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
         "annotations": [
@@ -80,3 +97,21 @@ def _classes(splits: tuple[str, ...], count: int) -> dict[str, Image.Image]:
         for label in range(count)
         for number in range(6)
     }
+
+
+def draw_scan_packs(folder: Path, *, objects: int = 3) -> None:
+    """Everything that `training evaluate scan` reads: a scan and two photographs of each object, fronts, and foreign pictures."""
+    views = {f"train/smvsdvd-{n}/{view:02}.webp": print_of(n) for n in range(objects) for view in (1, 2, 3)}
+    write_zip(folder / "object-views-dev" / "images.zip", views | {"train/coil100-0/01.webp": photograph(0)})
+    fronts = {f"{split}/front-{split}/0.webp": mark(split) for split in (0, 8)}
+    write_zip(folder / "package-fronts" / "images.zip", fronts)
+    draw_foreign_packs(folder)
+
+
+def draw_foreign_packs(folder: Path) -> None:
+    shelf = {f"{split}/milk/{n}.webp": photograph(40 + n) for split in ("train", "val") for n in range(2)}
+    write_zip(folder / "grocery-store" / "images.zip", shelf)
+    streets = {f"{n}.jpg": photograph(50 + n) for n in range(3)}
+    logos = [("0.jpg", "acme", [4, 4, 40, 30])]
+    write_boxes(folder / "flickrlogos27-dev", streets, logos, distractors=["1.jpg", "2.jpg"])
+    write_boxes(folder / "freiburg-groceries-dev", {"9.jpg": photograph(60)}, [("9.jpg", "tea", [4, 4, 40, 30])])

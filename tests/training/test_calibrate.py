@@ -13,7 +13,7 @@ import onnx  # noqa: E402
 
 from app.adapters.model_set import read_model_set  # noqa: E402
 from tests.training.packs import draw_training_packs, photograph, write_zip  # noqa: E402
-from training import backbone, calibrate, discriminant, export  # noqa: E402
+from training import backbone, calibrate, discriminant, export, points  # noqa: E402
 
 
 def measured(foreign: np.ndarray) -> calibrate.Measured:
@@ -27,6 +27,12 @@ def test_what_is_fitted_lets_the_stated_share_of_foreign_pictures_pass() -> None
     foreign = np.random.default_rng(0).uniform(0.2, 0.6, size=(5000, 20))  # from the cohort's nearest half the way to 1
     above_cohort = calibrate.fit_above_cohort([measured(foreign)], 0.01)
     assert above_cohort == pytest.approx(0.495, abs=0.001)  # the 99th percentile
+
+
+def test_what_competition_adds_is_the_slope_of_the_tail_over_the_logarithm_of_the_rate() -> None:
+    # Exponential tail: a rate fifty times lower lies ln(50) / 100 further up, in units of which 0.8 lead from the cohort to 1.
+    foreign = 0.2 + np.random.default_rng(0).exponential(0.01, size=(100_000, 20))
+    assert calibrate.fit_competition([measured(foreign)], 0.01) == pytest.approx(0.01 / 0.8, rel=0.03)
 
 
 def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
@@ -58,10 +64,12 @@ def test_a_calibrated_model_set_is_read_by_the_service(tmp_path: Path) -> None:
     pictures = torch.from_numpy(export.probe_pictures(64)).permute(0, 3, 1, 2).float()
     mean = discriminant.descriptions(network, pictures).mean(0)
     embedding = discriminant.Embedding(network, discriminant.Discriminant(mean, torch.eye(len(mean))))
+    np.save(models / points.WORDS_FILE, np.zeros((2, 128), np.uint8))
     onnx.save(export.to_onnx(embedding, 64), str(models / "embedding.onnx"))
 
     calibrate.main(["--data", str(packs), "--models", str(models), "--cohort", "12", "--target-far", "0.1"])
 
     loaded = read_model_set(models)
     assert loaded.model_set.calibration.target_far == 0.1
+    assert (loaded.points.most, loaded.points.words.shape) == (300, (2, 128))
     assert loaded.model_set.cohort.shape == (12, 16 + 32 + 2 * 48 + 192)

@@ -1,8 +1,9 @@
-"""Committed episode lists: which pictures are shown and which are asked, the same for every arm and every run.
+"""Committed lists: which pictures are shown and which are asked, the same for every arm and every run.
 
-An episode is a list of support items; all other items are asked, except those of a photograph that is among the supports and
-those listed as near frames. The file in `training/episodes/` holds the supports only; it says which items it was drawn from by a
-hash of their ids, so that a changed pack is noticed.
+An episode of `classify` is a list of support items; all other items are asked, except those of a photograph that is among the
+supports and those listed as near frames. An episode of `detect` is five classes, a box or more of each, and the photographs that
+are asked. `scan` is one task over whole packs. The files in `training/episodes/` say which items they were drawn from by a hash
+of their ids, so that a changed pack is noticed.
 
     python -m training.evaluate.episodes --data DIR     # draws the lists again; they come out the same
 """
@@ -15,30 +16,23 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from training import data
+from training.evaluate import items
+from training.evaluate.items import AskedItem, Photograph
 
 FOLDER = Path(__file__).parent.parent / "episodes"
+SEED = 2026
 NEAR_FRAME_CORRELATION = 0.95  # of grey 16 x 16 pictures; above it two crops show one moment of one video
-MARGIN = 0.0  # boxes are cropped tight
-
-
-@dataclass(frozen=True)
-class AskedItem:
-    """A picture of a known class. Items of one photograph are never support and query of one episode."""
-
-    id: str
-    class_name: str
-    photograph: str
-    source: data.Item
-    may_support: bool = True
-    may_ask: bool = True
+DETECT_WAY = 5
+DETECT_ASKED = 10  # photographs asked of each class in an episode, at most
 
 
 @dataclass(frozen=True)
@@ -52,18 +46,45 @@ class Episodes:
         shown = {self.items[position].photograph for position in self.supports[episode].ravel()}
         return np.array([p for p, item in enumerate(self.items) if item.may_ask and item.photograph not in shown])
 
+    def labels(self, positions: np.ndarray) -> np.ndarray:
+        """Class numbers of items."""
+        label_of = {name: label for label, name in enumerate(self.class_names)}
+        return np.array([label_of[self.items[position].class_name] for position in positions])
+
 
 @dataclass(frozen=True)
 class EpisodeSet:
-    """A pack and how it is asked. `shots` examples a class, all classes against each other."""
+    """A pack, or a part of it, and how it is asked. `shots` examples a class, all classes against each other."""
 
     pack: str
     shots: int
     episodes: int = 500
+    part: str = ""  # a rule of `items.PARTS`
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.pack, *([self.part] if self.part else []), f"{self.shots}shot"))
 
     @property
     def file(self) -> Path:
-        return FOLDER / f"{self.pack}-{self.shots}shot.json"
+        return FOLDER / f"{self.name}.json"
+
+
+@dataclass(frozen=True)
+class DetectSet:
+    """Boxes of a pack are shown, whole photographs of it are asked."""
+
+    pack: str
+    shots: int
+    episodes: int = 100
+
+    @property
+    def name(self) -> str:
+        return f"{self.pack}-detect-{self.shots}shot"
+
+    @property
+    def file(self) -> Path:
+        return FOLDER / f"{self.name}.json"
 
 
 SETS = (
@@ -72,62 +93,65 @@ SETS = (
     EpisodeSet("grozi120-dev", 1),
     EpisodeSet("grozi120-dev", 5, episodes=100),
     EpisodeSet("grocery-store", 1),
+    EpisodeSet("grocery-store", 1, part="iconic", episodes=1),  # there is one iconic picture of a class
+    EpisodeSet("grocery-store", 1, part="fresh"),
+    EpisodeSet("brand-marks", 1, part="split8", episodes=1),
+    EpisodeSet("fod-a-crops-dev", 1, part="scenes"),
 )
+DETECT_SETS = (DetectSet("flickrlogos27-dev", 1), DetectSet("flickrlogos27-dev", 5))
 
 
-def items_of(pack: Path) -> list[AskedItem]:
-    """All items of an evaluation pack, sorted by id."""
-    if (pack / "annotations.json.gz").exists():
-        boxes = data.box_items(pack, margin=MARGIN)
-        found = [AskedItem(f"{box.entry}#{box.box}", box.class_name, box.entry, box) for box in boxes]
-    else:
-        found = [_split_item(item) for item in data.pack_items(pack)]
-    return sorted(found, key=lambda item: item.id)
+def set_called(name: str) -> EpisodeSet:
+    """ValueError for a name of no set."""
+    for wanted in SETS:
+        if wanted.name == name:
+            return wanted
+    raise ValueError(f"no task is called {name!r}; there are {', '.join(wanted.name for wanted in SETS)}")
 
 
-def _split_item(item: data.Item) -> AskedItem:
-    split = item.entry.split("/", 1)[0]
-    return AskedItem(item.entry, item.class_name, item.entry, item, split in ("support", "train"), split in ("query", "val"))
-
-
-def draw(wanted: EpisodeSet, pack: Path, *, seed: int = 2026) -> dict[str, object]:
+def draw(wanted: EpisodeSet, pack: Path, *, seed: int = SEED) -> dict[str, Any]:
     """An episode list as JSON: supports of different photographs, drawn without replacement within an episode."""
-    items = items_of(pack)
-    near = near_frames(items)
-    asked_classes = {item.class_name for item in items if item.may_ask}
-    photographs = {(item.class_name, item.photograph) for item in items if item.may_support}
-    enough = Counter(class_name for class_name, _ in photographs)
-    names = sorted(name for name in asked_classes if enough[name] >= wanted.shots)
+    found = items.items_of(pack, wanted.part)
+    near = near_frames(found)
+    names = _askable(found, wanted.shots)
+    may_support = {name: [p for p, item in enumerate(found) if item.class_name == name and item.may_support] for name in names}
     rng = np.random.default_rng(seed + wanted.shots)
     supports = []
     for _ in range(wanted.episodes):
         episode = []
         for name in names:
-            positions = [p for p, item in enumerate(items) if item.class_name == name and item.may_support]
             chosen: dict[str, int] = {}
-            for position in rng.permutation(positions):
-                chosen.setdefault(items[position].photograph, int(position))
+            for position in rng.permutation(may_support[name]):
+                chosen.setdefault(found[position].photograph, int(position))
             episode.append(list(chosen.values())[: wanted.shots])
         supports.append(episode)
-    return {"pack": wanted.pack, "items": _hash_of(items), "near_frames": near, "classes": names, "supports": supports}
+    return {"pack": wanted.pack, "items": hash_of(found), "near_frames": near, "classes": names, "supports": supports}
 
 
-def near_frames(items: Sequence[AskedItem]) -> list[str]:
+def _askable(found: Sequence[AskedItem], shots: int) -> list[str]:
+    """Classes with enough photographs to show, and another one to ask."""
+    shown = {(item.class_name, item.photograph) for item in found if item.may_support}
+    asked = {(item.class_name, item.photograph) for item in found if item.may_ask}
+    enough, in_all = (Counter(name for name, _ in photographs) for photographs in (shown, shown | asked))
+    return sorted(name for name in {name for name, _ in asked} if enough[name] >= shots and in_all[name] > shots)
+
+
+def near_frames(found: Sequence[AskedItem]) -> list[str]:
     """Ids of asked items that are nearly a frame of some support item of their class."""
-    greys = {item.id: _grey(item) for item in items if item.may_support != item.may_ask}
+    greys = {item.id: _grey(item.source) for item in found if item.may_support != item.may_ask and item.form == "stored"}
     near = []
-    for item in items:
+    for item in found:
         if item.may_support or item.id not in greys:
             continue
-        shown = [greys[o.id] for o in items if o.may_support and o.class_name == item.class_name]
+        shown = [greys[o.id] for o in found if o.may_support and o.class_name == item.class_name]
         if shown and max(float(greys[item.id] @ grey) for grey in shown) > NEAR_FRAME_CORRELATION:
             near.append(item.id)
     return near
 
 
-def _grey(item: AskedItem) -> np.ndarray:
-    with zipfile.ZipFile(item.source.archive) as archive:
-        picture = Image.open(io.BytesIO(archive.read(item.source.entry))).convert("L").resize((16, 16), Image.Resampling.BOX)
+def _grey(source: data.Item) -> np.ndarray:
+    with zipfile.ZipFile(source.archive) as archive:
+        picture = Image.open(io.BytesIO(archive.read(source.entry))).convert("L").resize((16, 16), Image.Resampling.BOX)
     grey = np.asarray(picture, np.float64).ravel()
     grey -= grey.mean()
     return grey / max(float(np.linalg.norm(grey)), 1e-9)
@@ -136,21 +160,125 @@ def _grey(item: AskedItem) -> np.ndarray:
 def read(wanted: EpisodeSet, pack: Path) -> Episodes:
     """The committed list over the pack as it lies there. ValueError when the pack is not the one it was drawn from."""
     stored = json.loads(wanted.file.read_text())
-    items = items_of(pack)
-    if stored["items"] != _hash_of(items):
-        raise ValueError(f"{wanted.file.name} was drawn from other pictures than those in {pack}")
+    found = items.items_of(pack, wanted.part)
+    _check(wanted.file, stored["items"], hash_of(found))
     dropped, names = set(stored["near_frames"]), set(stored["classes"])
-    kept = [
-        AskedItem(
-            i.id, i.class_name, i.photograph, i.source, i.may_support, i.may_ask and i.id not in dropped and i.class_name in names
-        )
-        for i in items
-    ]
+    kept = [replace(i, may_ask=i.may_ask and i.id not in dropped and i.class_name in names) for i in found]
     return Episodes(tuple(kept), np.array(stored["supports"]), tuple(stored["classes"]))
 
 
-def _hash_of(items: Sequence[AskedItem]) -> str:
-    return hashlib.sha256("\n".join(item.id for item in items).encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class DetectEpisode:
+    """`shown` by class: photographs with the box in them that is enrolled. `asked` are other photographs, each once."""
+
+    shown: dict[str, tuple[AskedItem, ...]]
+    asked: tuple[Photograph, ...]
+
+
+def draw_detect(wanted: DetectSet, pack: Path, *, seed: int = SEED) -> dict[str, Any]:
+    """Classes, boxes to enrol (file and number of the box in it) and files to ask, episode by episode."""
+    photographs = items.photographs_of(pack)
+    names = sorted({name for photograph in photographs for name, _ in photograph.boxes})
+    rng = np.random.default_rng(seed + wanted.shots)
+    episodes = []
+    for _ in range(wanted.episodes):
+        chosen = sorted(rng.choice(len(names), min(DETECT_WAY, len(names)), replace=False).tolist())
+        shown = {names[label]: _drawn_boxes(names[label], photographs, wanted.shots, rng) for label in chosen}
+        used = {file for boxes in shown.values() for file, _ in boxes}
+        asked = {name: _drawn_photographs(name, photographs, used, rng) for name in shown}
+        episodes.append({"shown": shown, "asked": sorted({file for files in asked.values() for file in files})})
+    return {"pack": wanted.pack, "items": hash_of_photographs(photographs), "classes": names, "episodes": episodes}
+
+
+def _drawn_boxes(name: str, photographs: Sequence[Photograph], shots: int, rng: np.random.Generator) -> list[tuple[str, int]]:
+    """`shots` photographs of a class, and of each a box that is large enough to learn from."""
+    candidates = [(p.id, _large_boxes(p, name)) for p in photographs]
+    candidates = [(file, numbers) for file, numbers in candidates if numbers]
+    chosen = rng.permutation(len(candidates))[:shots]
+    return [(candidates[p][0], int(rng.choice(candidates[p][1]))) for p in chosen]
+
+
+def _large_boxes(photograph: Photograph, name: str) -> list[int]:
+    sides = [min(right - left, bottom - top) for _, (left, top, right, bottom) in photograph.boxes]
+    return [n for n, (named, _) in enumerate(photograph.boxes) if named == name and sides[n] >= data.MIN_BOX_PX]
+
+
+def _drawn_photographs(name: str, photographs: Sequence[Photograph], used: set[str], rng: np.random.Generator) -> list[str]:
+    others = [p.id for p in photographs if p.id not in used and any(named == name for named, _ in p.boxes)]
+    return [others[p] for p in rng.permutation(len(others))[:DETECT_ASKED]]
+
+
+def read_detect(wanted: DetectSet, pack: Path) -> tuple[list[DetectEpisode], tuple[str, ...]]:
+    """The committed episodes, and the names of all classes. ValueError when the pack is not the one they were drawn from."""
+    stored = json.loads(wanted.file.read_text())
+    photographs = {photograph.id: photograph for photograph in items.photographs_of(pack)}
+    _check(wanted.file, stored["items"], hash_of_photographs(photographs.values()))
+    episodes = [
+        DetectEpisode(
+            {name: tuple(_boxed(photographs[file], number) for file, number in boxes) for name, boxes in e["shown"].items()},
+            tuple(photographs[file] for file in e["asked"]),
+        )
+        for e in stored["episodes"]
+    ]
+    return episodes, tuple(stored["classes"])
+
+
+def _boxed(photograph: Photograph, number: int) -> AskedItem:
+    name, box = photograph.boxes[number]
+    return AskedItem(f"{photograph.id}#{box}", name, photograph.id, replace(photograph.source, box=box), may_ask=False)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One clean picture of each thing is enrolled, beside one of many others; photographs of the first are asked."""
+
+    scans: tuple[AskedItem, ...]
+    beside: tuple[AskedItem, ...]
+    asked: tuple[AskedItem, ...]
+    foreign: tuple[AskedItem, ...]  # show nothing that is enrolled
+
+    def parts(self) -> dict[str, tuple[AskedItem, ...]]:
+        return {"scans": self.scans, "beside": self.beside, "asked": self.asked, "foreign": self.foreign}
+
+
+def scan_file() -> Path:
+    return FOLDER / "scan.json"
+
+
+def all_of_scan(folder: Path) -> Scan:
+    scans, asked = items.scanned_objects(folder / "object-views-dev")
+    beside = items.package_fronts(folder / "package-fronts")
+    return Scan(*(tuple(part) for part in (scans, beside, asked, items.foreign_items(folder))))
+
+
+def draw_scan(folder: Path) -> dict[str, Any]:
+    """Whole packs need no list: how many pictures, and the hash of their ids."""
+    return {name: {"pictures": len(part), "items": hash_of(part)} for name, part in all_of_scan(folder).parts().items()}
+
+
+def read_scan(folder: Path) -> Scan:
+    """ValueError when a pack is not the one that the committed hashes were made of."""
+    stored, scan = json.loads(scan_file().read_text()), all_of_scan(folder)
+    for name, part in scan.parts().items():
+        _check(scan_file(), stored[name]["items"], hash_of(part))
+    return scan
+
+
+def hash_of(found: Iterable[AskedItem]) -> str:
+    return _hash(item.id for item in found)
+
+
+def hash_of_photographs(photographs: Iterable[Photograph]) -> str:
+    return _hash(f"{photograph.id} {photograph.boxes}" for photograph in photographs)
+
+
+def _hash(ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+
+def _check(file: Path, drawn_from: str, found: str) -> None:
+    if drawn_from != found:
+        raise ValueError(f"{file.name} was drawn from other pictures than those in the packs")
 
 
 def main() -> None:
@@ -158,9 +286,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     folder = parser.parse_args().data
     FOLDER.mkdir(exist_ok=True)
-    for wanted in SETS:
-        wanted.file.write_text(json.dumps(draw(wanted, folder / wanted.pack), separators=(",", ":")) + "\n")
-        print(wanted.file.name)
+    drawn = {wanted.file: draw(wanted, folder / wanted.pack) for wanted in SETS}
+    drawn |= {wanted.file: draw_detect(wanted, folder / wanted.pack) for wanted in DETECT_SETS}
+    drawn[scan_file()] = draw_scan(folder)
+    for file, listed in drawn.items():
+        file.write_text(json.dumps(listed, separators=(",", ":")) + "\n")
+        print(file.name)
 
 
 if __name__ == "__main__":

@@ -1,101 +1,211 @@
-"""Few-shot accuracy of several arms on one committed episode list, with paired intervals.
+"""Few-shot accuracy on one committed episode list, with paired intervals: of vectors alone, and of the service.
 
-    python -m training evaluate --data DIR --pack flickrlogos27-dev --shots 1
+    python -m training evaluate classify --data DIR --task flickrlogos27-dev-1shot
 
-Plain protocol for every arm: one view a picture, cosine to the mean of the supports; accuracy is the mean over classes. Each run
-of the command scores a set once; the output counts how often.
+Plain arms: one view a picture, cosine to the mean of the supports, each episode of the list. Service arms: the use cases of the
+service with FIRSTSIGHT_VERIFY=off, auto and always, in this process, the first episodes of the same list; top-1 is the first
+candidate, accepted or not. Accuracy is the mean over classes. Each run scores a set once; each of its two result files counts how
+often.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from app.domain.values import Answer, Upload
 from training import run
-from training.evaluate import arms, episodes
-from training.evaluate.intervals import Interval, two_level
+from training.evaluate import arms, episodes, in_process, items
+from training.evaluate.episodes import Episodes, EpisodeSet
+from training.evaluate.intervals import Interval, by_pictures, two_level
+from training.evaluate.results import kind_of, shares, write_counted
+
+Rights = list[np.ndarray]  # by episode: 1 or 0 for each item of `Episodes.asked`, or a difference of two arms
+SHIPPED = "shipped"
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
-    models: Path = field(default=Path("models"), metadata={"help": "model set of the arm `shipped`"})
-    pack: str = "flickrlogos27-dev"
-    shots: int = 1
+    models: Path = field(default=Path("models"), metadata={"help": "model set of the arm `shipped` and of the service"})
+    task: str = field(default=ALL, metadata={"help": f"{ALL}, or one of " + ", ".join(wanted.name for wanted in episodes.SETS)})
     arms: str = field(
-        default="shipped,teacher,hog,histogram,random", metadata={"help": "the first is compared with each other one"}
+        default="shipped,teacher,hog,histogram,random",
+        metadata={"help": "plain ones, the first compared with each other one; empty: none, and their result stays"},
     )
-    episodes: int = field(default=0, metadata={"help": "use only the first so many; 0: all of the list"})
+    service: str = field(
+        default=",".join(in_process.ARMS), metadata={"help": "FIRSTSIGHT_VERIFY; empty: none, and their result stays"}
+    )
+    episodes: int = field(default=0, metadata={"help": "of plain arms: only the first so many; 0: all of the list"})
+    service_episodes: int = field(default=20, metadata={"help": "of service arms: the first so many, or all of the list"})
+    foreign: int = field(default=1000, metadata={"help": "foreign pictures asked of each service arm, over all episodes"})
     results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
 
 
-def read_pictures(items: Sequence[episodes.AskedItem]) -> list[Image.Image]:
-    pictures, archives = [], {item.source.archive: zipfile.ZipFile(item.source.archive) for item in items}
-    for item in items:
-        picture = Image.open(io.BytesIO(archives[item.source.archive].read(item.source.entry))).convert("RGB")
-        if item.source.box is not None:
-            picture = picture.crop(tuple(round(edge) for edge in item.source.box))  # type: ignore[arg-type]
-        pictures.append(picture)
-    return pictures
-
-
-def accuracies(vectors: np.ndarray, listed: episodes.Episodes, count: int) -> np.ndarray:
-    """Accuracy of each class in each episode (episodes, classes): nearest mean of supports by cosine."""
-    label_of = {name: label for label, name in enumerate(listed.class_names)}
-    labels = np.array([label_of.get(item.class_name, -1) for item in listed.items])
-    found = np.full((count, len(label_of)), np.nan)
+def plain_rights(vectors: np.ndarray, listed: Episodes, count: int) -> Rights:
+    """The nearest mean of supports by cosine: right or not, for each asked item of the first episodes."""
+    rights = []
     for episode in range(count):
         means = arms.unit(vectors[listed.supports[episode]].mean(1))  # (classes, shots, d) -> (classes, d)
         asked = listed.asked(episode)
-        right = (vectors[asked] @ means.T).argmax(1) == labels[asked]
-        counts = np.bincount(labels[asked], minlength=len(label_of))
+        rights.append(((vectors[asked] @ means.T).argmax(1) == listed.labels(asked)).astype(np.float64))
+    return rights
+
+
+def by_class(listed: Episodes, rights: Rights) -> np.ndarray:
+    """Accuracy of each class in each episode (episodes, classes)."""
+    ways = len(listed.class_names)
+    found = np.full((len(rights), ways), np.nan)
+    for episode, right in enumerate(rights):
+        labels = listed.labels(listed.asked(episode))
         with np.errstate(invalid="ignore"):
-            found[episode] = np.bincount(labels[asked], right, minlength=len(label_of)) / counts
+            found[episode] = np.bincount(labels, right, minlength=ways) / np.bincount(labels, minlength=ways)
     # A class whose every photograph is among the supports has nothing to ask: its mean over the other episodes stands in.
     return np.where(np.isnan(found), np.nanmean(found, 0), found)
 
 
-def evaluate(config: Config) -> dict[str, object]:
-    wanted = episodes.EpisodeSet(config.pack, config.shots)
-    listed = episodes.read(wanted, config.data / config.pack)
-    count = config.episodes or len(listed.supports)
-    pictures = read_pictures(listed.items)
-    names = config.arms.split(",")
-    scores = {}
+def interval_of(listed: Episodes, rights: Rights) -> Interval:
+    """Over classes and episodes; where there is one episode only, over classes and the pictures within each."""
+    if len(rights) == 1:
+        return by_pictures(rights[0], listed.labels(listed.asked(0)), weigh="classes")
+    return two_level(by_class(listed, rights))
+
+
+def difference(one: Rights, other: Rights) -> Rights:
+    """Paired: of the same items of the same episodes, as many as both have."""
+    return [a - b for a, b in zip(one, other, strict=False)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the service answered, episode by episode."""
+
+    answers: list[list[Answer]]  # in the order of `Episodes.asked`
+    foreign: list[list[Answer]]
+
+
+async def ask_service(
+    config: Config, adapters: in_process.Adapters, listed: Episodes, uploads: Sequence[Upload], foreign: Sequence[Upload]
+) -> dict[str, Asked]:
+    """Each arm on the first episodes. What the first arm enrols the others find in the store, as after a start."""
+    names = config.service.split(",")
+    found = {name: Asked([], []) for name in names}
+    count = min(config.service_episodes, len(listed.supports))
+    for episode, strangers in zip(range(count), np.array_split(np.arange(config.foreign), count), strict=True):
+        filled = in_process.emptied(adapters)
+        supports = zip(listed.class_names, listed.supports[episode], strict=True)
+        shown = {name: [uploads[position] for position in positions] for name, positions in supports}
+        for name in names:
+            async with in_process.serving(filled, name) as use_cases:
+                if name == names[0]:
+                    await in_process.enrol_all(use_cases, shown)
+                asked = [uploads[position] for position in listed.asked(episode)]
+                found[name].answers.append(await in_process.ask_all(use_cases, asked))
+                questions = [foreign[number % len(foreign)] for number in strangers]
+                found[name].foreign.append(await in_process.ask_all(use_cases, questions))
+        print(f"episode {episode + 1} of {count}", flush=True)
+    return found
+
+
+def service_rights(listed: Episodes, asked: Asked) -> Rights:
+    """Whether the first candidate is right."""
+    return [
+        np.array([answer.candidates[0].class_name == truth for answer, truth in zip(answers, truths, strict=True)], np.float64)
+        for answers, truths in zip(asked.answers, _truths(listed, len(asked.answers)), strict=True)
+    ]
+
+
+def answer_shares(listed: Episodes, asked: Asked) -> dict[str, float]:
+    truths = _truths(listed, len(asked.answers))
+    both = [pair for e, answers in enumerate(asked.answers) for pair in zip(answers, truths[e], strict=True)]
+    return shares(kind_of(answer, truth) for answer, truth in both)
+
+
+def _truths(listed: Episodes, count: int) -> list[list[str]]:
+    return [[listed.items[position].class_name for position in listed.asked(episode)] for episode in range(count)]
+
+
+def evaluate_plain(config: Config, listed: Episodes, uploads: Sequence[Upload]) -> dict[str, Any]:
+    pictures, names = items.pictures_of(uploads), config.arms.split(",")
+    rights = {}
     for name in names:
         vectors = arms.arm(name, models=config.models, folder=config.data)(pictures)
-        scores[name] = accuracies(vectors, listed, count)
-        print(f"{name:>10}  {two_level(scores[name])}", flush=True)
-    first = names[0]
-    differences = {other: two_level(scores[first] - scores[other]) for other in names[1:]}
-    for other, interval in differences.items():
-        print(f"{first} - {other}: {interval}")
+        rights[name] = plain_rights(vectors, listed, config.episodes or len(listed.supports))
+        print(f"{name:>10}  {interval_of(listed, rights[name])}", flush=True)
+    pairs = {f"{names[0]} - {other}": difference(rights[names[0]], rights[other]) for other in names[1:]}
     return {
-        "pack": config.pack, "way": len(listed.class_names), "shots": config.shots, "episodes": count,
-        "arms": {name: _numbers(two_level(values)) for name, values in scores.items()},
-        "differences": {f"{first} - {other}": _numbers(interval) for other, interval in differences.items()},
-    }  # fmt: skip
+        "arms": {name: interval_of(listed, right).numbers() for name, right in rights.items()},
+        "differences": _printed(listed, pairs),
+        "episodes": len(rights[names[0]]),
+    }
 
 
-def _numbers(interval: Interval) -> dict[str, float]:
-    return {"mean": round(interval.mean, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
+def evaluate_service(
+    config: Config, adapters: in_process.Adapters, listed: Episodes, uploads: Sequence[Upload]
+) -> dict[str, Any]:
+    foreign = items.uploads_of(_mixed(items.foreign_items(config.data, _pack_of(listed))), config.data)
+    found = asyncio.run(ask_service(config, adapters, listed, uploads, foreign))
+    rights = {name: service_rights(listed, asked) for name, asked in found.items()}
+    count = len(next(iter(rights.values())))
+    vectors = arms.arm(SHIPPED, models=config.models, folder=config.data)(items.pictures_of(uploads))
+    rights[SHIPPED] = plain_rights(vectors, listed, count)
+    wanted = (("always", "off"), ("auto", "off"), ("always", SHIPPED))
+    pairs = {f"{a} - {b}": difference(rights[a], rights[b]) for a, b in wanted if a in rights and b in rights}
+    figures = {}
+    for name, asked in found.items():
+        strangers = [answer for answers in asked.foreign for answer in answers]
+        figures[name] = {
+            "top_1": interval_of(listed, rights[name]).numbers(),
+            "answers": answer_shares(listed, asked),
+            "foreign": shares(kind_of(answer, None) for answer in strangers),
+        }
+        print(f"{name:>10}  {figures[name]}", flush=True)
+    return {
+        "service": figures,
+        "differences": _printed(listed, pairs),
+        "foreign": {"packs": items.foreign_packs(_pack_of(listed)), "pictures": min(config.foreign, len(foreign))},
+        "episodes": count,
+    }
+
+
+def _pack_of(listed: Episodes) -> str:
+    return listed.class_names[0].split("/", 1)[0]
+
+
+def _mixed(foreign: list[items.AskedItem]) -> list[items.AskedItem]:
+    """In an order in which any first few are of all packs."""
+    return [foreign[position] for position in np.random.default_rng(0).permutation(len(foreign))]
+
+
+def _printed(listed: Episodes, pairs: Mapping[str, Rights]) -> dict[str, dict[str, float]]:
+    intervals = {pair: interval_of(listed, rights) for pair, rights in pairs.items()}
+    for pair, interval in intervals.items():
+        print(f"{pair}: {interval}")
+    return {pair: interval.numbers() for pair, interval in intervals.items()}
+
+
+def score(config: Config, wanted: EpisodeSet, adapters: in_process.Adapters | None) -> None:
+    """One task, and its result files."""
+    listed = episodes.read(wanted, config.data / wanted.pack)
+    uploads = items.uploads_of(listed.items, config.data)
+    about = {"task": wanted.name, "pack": wanted.pack, "part": wanted.part, "way": len(listed.class_names), "shots": wanted.shots}
+    print(f"{wanted.name}: {len(listed.class_names)} classes", flush=True)
+    if config.arms:
+        write_counted(config.results / f"{wanted.name}.json", about | evaluate_plain(config, listed, uploads))
+    if adapters is not None:
+        result = evaluate_service(config, adapters, listed, uploads)
+        write_counted(config.results / f"service-{wanted.name}.json", about | result)
 
 
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Few-shot accuracy with paired intervals.")
-    result = evaluate(config)
-    write_counted(config.results / f"{config.pack}-{config.shots}shot.json", result)
-
-
-def write_counted(out: Path, result: Mapping[str, object]) -> None:
-    """Writes a result with the number of times that its set has now been scored."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(out.read_text())["times_scored"] if out.exists() else 0
-    out.write_text(json.dumps(dict(result) | {"times_scored": before + 1}, indent=2) + "\n")
+    chosen = episodes.SETS if config.task == ALL else (episodes.set_called(config.task),)
+    adapters = in_process.open_cached(config.models) if config.service else None
+    for wanted in chosen:
+        score(config, wanted, adapters)

@@ -34,6 +34,7 @@ from app.domain.values import FloatArray
 from training import data, render, run
 from training.batches import LEFT_OUT
 from training.evaluate.arms import squares
+from training.evaluate.items import over_white
 
 MARK_PACKS = ("brand-marks", "package-fronts")  # their split 7 is for choosing
 PHOTOGRAPH_PACKS = ("object-views-dev", "vehicle-logos-dev", "caltech101-dev")
@@ -60,11 +61,6 @@ def read_pictures(items: Sequence[data.Item]) -> list[Image.Image]:
     with ExitStack() as stack:
         archives = {path: stack.enter_context(zipfile.ZipFile(path)) for path in {item.archive for item in items}}
         return [over_white(Image.open(io.BytesIO(archives[item.archive].read(item.entry)))) for item in items]
-
-
-def over_white(picture: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def usable(item: data.Item) -> bool:

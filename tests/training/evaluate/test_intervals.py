@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate.intervals import two_level
+from training.evaluate.intervals import by_pictures, resampled, two_level
 
 
 def test_the_interval_holds_the_mean_and_is_wide_when_classes_differ() -> None:
@@ -29,3 +29,33 @@ def test_a_paired_difference_is_narrower_than_the_arms_it_is_of() -> None:
     arm, difference = two_level(better), two_level(better - worse)
     assert difference.high - difference.low < (arm.high - arm.low) / 10
     assert difference.low > 0
+
+
+def test_classes_or_pictures_count_alike_as_is_asked() -> None:
+    values, labels = np.array([1.0, 0.0, 0.0, 0.0]), np.array(["a", "b", "b", "b"])
+    assert by_pictures(values, labels, weigh="classes").mean == pytest.approx(1 / 2)
+    assert by_pictures(values, labels, weigh="pictures").mean == pytest.approx(1 / 4)
+
+
+def test_a_resample_of_unequal_classes_takes_of_each_class_as_many_pictures_as_it_has() -> None:
+    labels = np.array([2, 0, 0, 0, 1, 1])  # class 0 has three pictures, 1 has two, 2 has one
+
+    def checked(positions: np.ndarray, draws: np.ndarray) -> float:
+        for draw in np.unique(draws):
+            (label,) = set(labels[positions[draws == draw]])
+            assert (draws == draw).sum() == 3 - label
+        assert len(np.unique(draws)) == 3  # as many draws of classes as there are classes
+        return 0.0
+
+    assert sum(resampled(labels, checked)) == 0
+
+
+def test_pictures_within_a_class_widen_the_interval_and_between_them_classes_do() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(20), 5)
+    within = by_pictures(np.tile([0.0, 0.0, 1.0, 1.0, 0.5], 20), labels, weigh="classes")  # classes alike
+    between = by_pictures(np.repeat(rng.integers(0, 2, 20).astype(float), 5), labels, weigh="classes")  # pictures alike
+    assert within.low < 0.5 < within.high
+    # 100 pictures of deviation 0.45 have a mean of deviation 0.045, 20 classes of deviation 0.5 one of 0.11.
+    assert within.high - within.low == pytest.approx(2 * 1.96 * 0.045, rel=0.2)
+    assert between.high - between.low == pytest.approx(2 * 1.96 * 0.11, rel=0.2)

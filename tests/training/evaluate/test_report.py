@@ -12,32 +12,69 @@ pytest.importorskip("torch", reason="the extra `training` is not installed")
 from training.evaluate import report
 
 NUMBERS = {"mean": 0.5, "low": 0.4, "high": 0.6}
+SHARES = {"right": 0.6, "wrong": 0.1, "doubtful": 0.2, "unknown": 0.1}
+ANY = "50.0 [40.0, 60.0]"
 PLAIN = {
     "pack": "p", "way": 12, "shots": 1, "episodes": 500, "times_scored": 2,
     "arms": {"shipped": NUMBERS, "hog": {"mean": 0.458, "low": 0.451, "high": 0.465}},
     "differences": {"shipped - hog": {"mean": 0.042, "low": 0.01, "high": 0.07}},
 }  # fmt: skip
-ANSWERS = {"right": 0.6, "wrong": 0.1, "doubtful": 0.2, "unknown": 0.1}
-SERVED = {
-    "pack": "p",
-    "way": 12,
-    "shots": 1,
-    "episodes": 10,
-    "times_scored": 3,
-    "top_1": NUMBERS,
-    "answers": ANSWERS,
-    "foreign": {"packs": ["f"]} | ANSWERS,
-}
+SERVICE = {
+    "task": "p-iconic-1shot", "pack": "p", "part": "iconic", "way": 12, "shots": 1, "episodes": 10, "times_scored": 3,
+    "service": {arm: {"top_1": NUMBERS, "answers": SHARES, "foreign": SHARES} for arm in ("off", "always")},
+    "differences": {"always - off": {"mean": 0.042, "low": 0.01, "high": 0.07}},
+    "foreign": {"packs": ["f"], "pictures": 900},
+}  # fmt: skip
+SCANNED = {
+    "top_1": NUMBERS, "accepted_right": NUMBERS, "accepted_wrong": NUMBERS, "right_at_1_percent": NUMBERS,
+    "answers": SHARES, "foreign": SHARES,
+    "trade_off": [{"foreign": 0.0, "right": 0.3, "wrong": 0.0}, {"foreign": 0.01, "right": 0.7, "wrong": 0.02}],
+    "by_source": {"beer": {"pictures": 82, "top_1": 0.8} | SHARES},
+}  # fmt: skip
+SCAN = {
+    "task": "scan", "enrolled": 3360, "objects": 241, "asked": 337, "foreign": {"packs": ["f", "g"], "pictures": 1111},
+    "scan": {"auto": SCANNED, "off": SCANNED}, "differences": {"auto - off": NUMBERS}, "times_scored": 1,
+}  # fmt: skip
+DETECT = {
+    "task": "p-detect-1shot", "pack": "p", "way": 5, "shots": 1, "episodes": 20, "classes": 12,
+    "photographs": 1000, "things": 1500, "boxes": 700, "times_scored": 4,
+    "detect": {
+        "pooled_ap50": NUMBERS, "pooled_ap50_repeats_ignored": NUMBERS, "mean_ap50": NUMBERS,
+        "precision_at_0.5": NUMBERS, "recall_at_0.5": NUMBERS, "precision_at_0.3": NUMBERS, "recall_at_0.3": NUMBERS,
+    },
+}  # fmt: skip
 
 
-def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(tmp_path: Path) -> None:
-    for name, result in {"a": PLAIN, "b": SERVED}.items():
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     report.main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
-    page = (tmp_path / "page.md").read_text()
-    assert "| p, 12-way 1-shot | 50.0 [40.0, 60.0] | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
-    assert "| p, 12-way 1-shot | 4.2 [1.0, 7.0] |" in page
-    assert "| p, 12-way 1-shot | 50.0 [40.0, 60.0] | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 | 10 | 3 times |" in page
+    return (tmp_path / "page.md").read_text()
+
+
+def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(page: str) -> None:
+    assert f"| p-1shot (12-way) | {ANY} | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
+    assert "| p-1shot (12-way) | 4.2 [1.0, 7.0] |" in page
+    assert f"| p-iconic-1shot (12-way) | {ANY} | {ANY} | 4.2 [1.0, 7.0] | 10 | 3 times |" in page
+    assert "| p-iconic-1shot (12-way) | always | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 | 900 |" in page
+    assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | 1 times |" in page
+    assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
+    assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
+    assert "beside 3,119 package" in page.replace("\n", " ")
+    assert "| 5-way 1-shot | " + " | ".join([ANY] * 7) + " | 1,000 | 1,500 | 700 | 20 | 4 times |" in page
+
+
+def test_each_section_says_its_command(page: str) -> None:
+    sections = page.split("\n## ")[1:]
+    assert len(sections) == 4
+    for section in sections:
+        assert "\n    python -m training evaluate " in section
+
+
+def test_an_arm_that_one_task_lacks_leaves_a_gap(tmp_path: Path) -> None:
+    other = PLAIN | {"pack": "q", "arms": {"shipped": NUMBERS}, "differences": {}}
+    assert f"| q-1shot (12-way) | {ANY} | – | 500 | 2 times |" in report.page([PLAIN, other])
 
 
 def test_the_committed_page_is_the_one_that_the_committed_results_make() -> None:

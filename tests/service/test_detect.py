@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from app.adapters.local_features import SiftPoints
+from app.domain.detection import Detections, Tiles
+from app.domain.model_set import ModelSet
+from app.domain.values import Box, Outcome, PixelArray, Points, Reason
+from app.domain.verification import AskedPoints, Proof
+from app.errors import DeadlinePassed, InvalidInput, InvalidPicture
+from app.service import detect, verify
+from app.service.pools import Deadline
+from app.service.ports import PointFinder
+from tests.fakes import FakePointFinder, model_set_for_tests, point_settings_for_tests, raw_bytes
+from tests.service.on_memory import RED, Service, drawing
+
+SIDE = 64  # of what is enrolled
+
+# The fake finder sees print again that lies on its grid of 8 pixels, as large as it was enrolled.
+Laid = tuple[PixelArray, int, int]  # pixels, and where their top left corner lies in a scene
+
+
+def print_of(seed: int, *, width: int = SIDE, height: int = SIDE) -> PixelArray:
+    """Squares of 2 pixels, black or white at random."""
+    squares = np.random.default_rng(seed).integers(0, 2, (height // 2, width // 2, 1), dtype=np.uint8) * 255
+    return squares.repeat(2, axis=0).repeat(2, axis=1).repeat(3, axis=2)
+
+
+ACME, OTHER = print_of(1), print_of(2)
+
+
+def scene(*laid: Laid, width: int = 320, height: int = 240) -> bytes:
+    """Prints on grey; what reaches outside is cut off."""
+    pixels = np.full((height + 2 * SIDE, width + 2 * SIDE, 3), 128, np.uint8)
+    for part, x, y in laid:
+        pixels[y + SIDE : y + SIDE + part.shape[0], x + SIDE : x + SIDE + part.shape[1]] = part
+    return raw_bytes(pixels[SIDE:-SIDE, SIDE:-SIDE])
+
+
+def places(found: Detections) -> set[tuple[str, int, int]]:
+    return {(one.class_name, one.box.x, one.box.y) for one in found.detections}
+
+
+class CountedPoints:
+    """Points as another finder finds them, and what was asked of it: at which sides, and how many there were."""
+
+    def __init__(self, find_points: PointFinder | None = None) -> None:
+        self._find_points = find_points or FakePointFinder()
+        self.sides: list[int | None] = []
+        self.counts: list[int] = []
+
+    @property
+    def side_px(self) -> int:
+        return self._find_points.side_px
+
+    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+        points = self._find_points(pixels, side_px=side_px, most=most)
+        self.sides.append(side_px)
+        self.counts.append(len(points))
+        return points
+
+
+@pytest.fixture
+def asked_proofs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples each call of `proofs` was asked about."""
+    asked: list[int] = []
+    proofs = AskedPoints.proofs
+
+    def counted(self: AskedPoints, examples: Sequence[Points], extents: Sequence[tuple[float, float]]) -> list[Proof | None]:
+        asked.append(len(examples))
+        return proofs(self, examples, extents)
+
+    monkeypatch.setattr(AskedPoints, "proofs", counted)
+    return asked
+
+
+def forget(finder: CountedPoints, asked_proofs: list[int]) -> None:
+    """What enrolment has asked for."""
+    for counts in (finder.sides, finder.counts, asked_proofs):
+        counts.clear()
+
+
+def most_proofs(views: int) -> int:
+    """Of each view once and again, where the last try for each example finds nothing; of each place as in classification."""
+    return views * (2 * detect.VOTED + detect.MOST_REPEATS) + detect.MOST_PLACES * (verify.VOTED + verify.ALIKE)
+
+
+@pytest.fixture
+def taught(service: Service) -> Service:
+    """Knows acme and other."""
+    service.enrol("acme", raw_bytes(ACME))
+    service.enrol("other", raw_bytes(OTHER))
+    return service
+
+
+def with_proof(**changed: float) -> ModelSet:
+    model_set = model_set_for_tests()
+    calibration = model_set.calibration
+    return replace(model_set, calibration=replace(calibration, proof=replace(calibration.proof, **changed)))
+
+
+def test_a_thing_is_found_where_it_lies(taught: Service) -> None:
+    (example,) = taught.collection.gallery["acme"].examples
+    found = taught.detect(scene((ACME, 104, 48)))
+    (one,) = found.detections
+    assert (one.class_name, one.box) == ("acme", Box(104, 48, SIDE, SIDE))
+    assert (one.outcome, one.reason, one.accepted) == (Outcome.MATCH, None, True)
+    assert one.quad is not None
+    assert np.allclose(one.quad, [(104, 48), (168, 48), (168, 112), (104, 112)], atol=0.5)
+    assert [shown.example_id for shown in one.evidence] == [example.id]
+    assert one.evidence[0].verified is not None
+    assert one.evidence[0].verified.quad == one.quad
+    assert one.similarity == taught.classify(raw_bytes(ACME)).candidates[0].similarity  # that is what is in the box
+    assert (found.width, found.height, found.version, found.model) == (320, 240, 2, taught.model_set.id)
+
+
+def test_several_classes_and_several_of_one_are_found(taught: Service) -> None:
+    found = taught.detect(scene((ACME, 8, 16), (OTHER, 104, 48), (ACME, 200, 160), (ACME, 208, 8)))
+    assert places(found) == {("acme", 8, 16), ("other", 104, 48), ("acme", 200, 160), ("acme", 208, 8)}
+    assert {one.outcome for one in found.detections} == {Outcome.MATCH}
+
+
+def test_a_thing_that_several_examples_prove_is_one(service: Service) -> None:
+    part = ACME[:, 16:]  # another example of the class, which shows most of the same print
+    service.enrol("acme", raw_bytes(ACME), raw_bytes(part))
+    (one,) = service.detect(scene((ACME, 104, 48))).detections
+    assert one.box == Box(104, 48, SIDE, SIDE)
+
+
+def test_the_most_probable_come_first_and_max_detections_cuts_the_rest(taught: Service) -> None:
+    picture = scene((ACME, 8, 16), (OTHER[:40], 104, 48), (ACME[:48], 200, 160))
+    every, best = taught.detect(picture), taught.detect(picture, max_detections=1)
+    probabilities = [one.probability for one in every.detections]
+    assert len(probabilities) == 3
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert best.detections == every.detections[:1]
+
+
+def test_only_the_named_classes_are_looked_for(taught: Service) -> None:
+    picture = scene((ACME, 8, 16), (OTHER, 104, 48))
+    assert places(taught.detect(picture, classes=["other"])) == {("other", 104, 48)}
+    with pytest.raises(InvalidInput, match="'nobody'"):
+        taught.detect(picture, classes=["other", "nobody"])
+
+
+def test_a_box_is_clipped_to_the_picture_and_a_quad_is_not(taught: Service) -> None:
+    (one,) = taught.detect(scene((ACME, -16, 200))).detections
+    assert one.box == Box(0, 200, 48, 40)
+    assert one.quad is not None
+    assert np.allclose(one.quad, [(-16, 200), (48, 200), (48, 264), (-16, 264)], atol=0.5)
+
+
+def test_a_region_is_all_that_is_looked_at_and_places_are_those_of_the_picture(taught: Service) -> None:
+    picture = scene((ACME, 8, 16), (ACME, 200, 160))
+    found = taught.detect(picture, box=Box(160, 120, 160, 120))
+    assert places(found) == {("acme", 200, 160)}
+    assert (found.width, found.height) == (320, 240)
+
+
+def test_a_thing_that_reaches_out_of_the_region_has_a_box_in_the_picture(taught: Service) -> None:
+    (one,) = taught.detect(scene((ACME, 104, 48)), box=Box(120, 0, 200, 240)).detections
+    assert one.box == Box(104, 48, SIDE, SIDE)
+
+
+@pytest.mark.parametrize(("tiles", "looks"), [("off", 1), ("auto", 5), ("on", 10)])
+def test_a_large_scene_is_looked_at_in_tiles_too_and_each_thing_is_told_once(
+    make_service: Callable[..., Service], tiles: Tiles, looks: int
+) -> None:
+    finder = CountedPoints()
+    service = make_service(find_points=finder)
+    service.enrol("acme", raw_bytes(ACME))
+    finder.sides.clear()
+    found = service.detect(scene((ACME, 400, 296), (ACME, 40, 40), width=896, height=640), tiles=tiles)
+    assert places(found) == {("acme", 400, 296), ("acme", 40, 40)}
+    assert finder.sides.count(detect.VIEW_PX) == looks
+
+
+def test_two_classes_with_one_print_cannot_be_told_apart(service: Service) -> None:
+    service.enrol("acme", raw_bytes(ACME))
+    service.enrol("acme again", raw_bytes(ACME))
+    found = service.detect(scene((ACME, 104, 48)))
+    assert {one.class_name for one in found.detections} == {"acme", "acme again"}
+    assert {(one.outcome, one.reason, one.accepted) for one in found.detections} == {(Outcome.DOUBTFUL, Reason.AMBIGUOUS, True)}
+    assert found.outcome is Outcome.DOUBTFUL
+
+
+def test_of_two_classes_with_half_the_print_in_common_the_one_that_is_there_is_told(service: Service) -> None:
+    service.enrol("acme", raw_bytes(ACME))
+    service.enrol("acme light", raw_bytes(np.concatenate([ACME[:32], OTHER[:32]])))
+    (one,) = service.detect(scene((ACME, 104, 48))).detections
+    assert (one.class_name, one.outcome) == ("acme", Outcome.MATCH)
+
+
+def test_a_mark_on_a_package_is_a_thing_of_its_own(service: Service) -> None:
+    package = print_of(3, width=128, height=128)
+    package[40:88, 32:80] = ACME[:48, :48]
+    service.enrol("package", raw_bytes(package))
+    service.enrol("mark", raw_bytes(ACME[:48, :48]))
+    assert places(service.detect(scene((package, 104, 48)))) == {("package", 104, 48), ("mark", 136, 88)}
+
+
+def test_a_mark_that_a_package_shares_is_no_package(service: Service) -> None:
+    package = print_of(3, width=128, height=128)
+    package[40:64, 32:56] = ACME[:24, :24]
+    service.enrol("package", raw_bytes(package))
+    service.enrol("acme", raw_bytes(ACME))
+    assert places(service.detect(scene((ACME, 104, 48)))) == {("acme", 104, 48)}
+
+
+def test_a_proof_too_weak_to_be_accepted_is_doubtful(make_service: Callable[..., Service]) -> None:
+    service = make_service(model_set=with_proof(line=9.0))
+    service.enrol("acme", raw_bytes(ACME))
+    asyncio.run(service.classes.configure("acme", threshold=1.0, deadline=Deadline.never()))
+    found = service.detect(scene((ACME[:32], 104, 48)))
+    (one,) = found.detections
+    assert (one.outcome, one.reason, one.accepted) == (Outcome.DOUBTFUL, Reason.BELOW_THRESHOLD, False)
+    assert found.outcome is Outcome.DOUBTFUL
+
+
+def test_a_weak_proof_is_accepted_where_the_look_is(make_service: Callable[..., Service]) -> None:
+    service = make_service(model_set=with_proof(line=9.0))
+    service.enrol("acme", raw_bytes(ACME))
+    (one,) = service.detect(scene((ACME, 104, 48))).detections
+    assert one.similarity >= one.threshold
+    assert (one.outcome, one.accepted) == (Outcome.MATCH, True)
+
+
+def test_a_proof_too_weak_for_a_persons_look_is_not_told(make_service: Callable[..., Service]) -> None:
+    service = make_service(model_set=with_proof(line=9.0, doubtful_line=9.0))
+    service.enrol("acme", raw_bytes(ACME))
+    assert service.detect(scene((ACME, 104, 48))).detections == ()
+
+
+def test_without_classes_a_scene_shows_nothing(service: Service) -> None:
+    found = service.detect(scene((ACME, 104, 48)))
+    assert (found.width, found.height, found.version, found.detections) == (320, 240, 0, ())
+    assert found.outcome is Outcome.UNKNOWN
+
+
+def test_a_class_without_points_is_never_found(service: Service) -> None:
+    service.enrol("red", drawing(RED))
+    assert service.detect(drawing(RED)).detections == ()
+
+
+def test_without_verification_nothing_is_found(make_service: Callable[..., Service]) -> None:
+    service = make_service(verify="off")
+    service.enrol("acme", raw_bytes(ACME))
+    found = service.detect(scene((ACME, 104, 48)))
+    assert (found.version, found.detections) == (1, ())
+
+
+@pytest.mark.parametrize("tiles", ["off", "auto", "on"])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 300), (300, 8), (240, 320)])
+def test_a_picture_without_a_point_shows_nothing(taught: Service, shape: tuple[int, int], tiles: Tiles) -> None:
+    blank = raw_bytes(np.full((*shape, 3), 200, np.uint8))
+    assert taught.detect(blank, tiles=tiles).detections == ()
+
+
+def test_what_cannot_be_decoded_is_refused(taught: Service) -> None:
+    with pytest.raises(InvalidPicture):
+        taught.detect(b"no picture")
+
+
+def test_a_scene_that_comes_too_late_is_not_looked_at(taught: Service) -> None:
+    with pytest.raises(DeadlinePassed):
+        taught.detect(scene((ACME, 104, 48)), deadline=Deadline.after(0))
+
+
+def test_the_same_scene_gets_the_same_answer(taught: Service) -> None:
+    picture = scene((ACME, 8, 16), (OTHER, 104, 48), (ACME, 200, 160))
+    assert taught.detect(picture, tiles="on") == taught.detect(picture, tiles="on")
+
+
+def test_a_wall_of_one_thing_is_told_up_to_a_limit(make_service: Callable[..., Service], asked_proofs: list[int]) -> None:
+    finder = CountedPoints()
+    service = make_service(find_points=finder)
+    service.enrol("acme", raw_bytes(ACME))
+    forget(finder, asked_proofs)
+    found = service.detect(raw_bytes(np.tile(ACME, (10, 14, 1))), tiles="off")
+    assert detect.MOST_INSTANCES / 2 < len(found.detections) <= detect.MOST_INSTANCES
+    assert sum(asked_proofs) <= most_proofs(views=1)
+
+
+@pytest.mark.parametrize("texture", ["noise", "checkerboard", "barcode", "net", "text"])
+def test_a_hostile_texture_costs_no_more_than_a_limit_and_is_answered(
+    make_service: Callable[..., Service], asked_proofs: list[int], texture: str
+) -> None:
+    finder = CountedPoints(SiftPoints(replace(point_settings_for_tests(), side_px=256)))
+    service = make_service(find_points=finder)
+    for seed, name in enumerate(TEXTURES):
+        service.enrol(name, raw_bytes(TEXTURES[name](192)), raw_bytes(TEXTURES[name](160)))
+        service.enrol(f"print {seed}", raw_bytes(print_of(seed, width=160, height=160)))
+    forget(finder, asked_proofs)
+    found = service.detect(raw_bytes(TEXTURES[texture](800)))
+    assert (found.width, found.version) == (800, 2 * len(TEXTURES))
+    views = finder.sides.count(detect.VIEW_PX)
+    assert views == 5
+    assert len(finder.sides) <= views + detect.MOST_PLACES
+    assert max(finder.counts) <= detect.MOST_POINTS
+    assert sum(asked_proofs) <= most_proofs(views)
+
+
+def noise(side_px: int) -> PixelArray:
+    return np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+
+
+def checkerboard(side_px: int) -> PixelArray:
+    rows, columns = np.indices((side_px, side_px)) // 16
+    return grey((rows + columns) % 2 * 255)
+
+
+def barcode(side_px: int) -> PixelArray:
+    bars = np.random.default_rng(0).integers(0, 2, side_px // 4).repeat(4) * 255
+    return grey(np.broadcast_to(bars, (side_px, side_px)))
+
+
+def net(side_px: int) -> PixelArray:
+    rows, columns = np.indices((side_px, side_px)) % 20
+    return grey(np.where((rows < 3) | (columns < 3), 0, 255))
+
+
+def text(side_px: int) -> PixelArray:
+    """One word over and over."""
+    return np.tile(print_of(0, width=40, height=20), (side_px // 20, side_px // 40, 1))
+
+
+def grey(levels: NDArray[np.int64]) -> PixelArray:
+    return levels.astype(np.uint8)[..., np.newaxis].repeat(3, axis=2)
+
+
+TEXTURES = {made.__name__: made for made in (noise, checkerboard, barcode, net, text)}
