@@ -6,7 +6,7 @@ Everything is drawn from a seed, so that two runs show the same pictures.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,53 @@ SCENES = (
     Scene(cloth, ((164, 22), (402, 92), (322, 340), (84, 262)), (1.1, 0.75), 1.0),
     Scene(street, ((96, 58), (342, 24), (384, 292), (116, 338)), (0.55, 0.95), 1.3),
 )
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A scene with room for several labels."""
+
+    ground: Callable[[np.random.Generator], Pixels]
+    corners: tuple[Quad, ...]
+    brightness: tuple[float, float]
+    blur_px: float
+
+
+CROWDS = (
+    Crowd(
+        wood,
+        (
+            ((24, 26), (172, 34), (164, 178), (16, 164)),
+            ((276, 18), (430, 44), (412, 194), (262, 160)),
+            ((72, 196), (216, 186), (232, 330), (82, 344)),
+            ((318, 214), (490, 232), (480, 396), (300, 384)),  # the edge of the picture cuts it off
+        ),
+        (1.15, 0.8),
+        0.6,
+    ),
+    Crowd(
+        cloth,
+        (
+            ((40, 22), (190, 46), (170, 190), (18, 168)),
+            ((250, 30), (386, 22), (396, 160), (258, 172)),
+            ((90, 208), (232, 196), (236, 336), (96, 346)),
+            ((292, 196), (440, 204), (436, 350), (284, 338)),
+        ),
+        (1.1, 0.75),
+        0.7,
+    ),
+    Crowd(
+        street,
+        (
+            ((30, 20), (166, 44), (150, 184), (12, 158)),
+            ((208, 96), (330, 78), (344, 206), (222, 222)),
+            ((346, 8), (466, 26), (458, 142), (338, 128)),
+            ((70, 214), (204, 226), (192, 352), (58, 338)),
+        ),
+        (0.6, 1.0),
+        0.8,
+    ),
+)
 EMPTY = Scene(shore, ((0, 0), (1, 0), (1, 1), (0, 1)), (1.05, 0.95), 0.6)
 
 
@@ -128,6 +175,19 @@ def photograph(scene: Scene, label: Image.Image | None, *, seed: int) -> Image.I
     seen = scene.ground(rng)
     if label is not None:
         seen = put(around_a_cup(label) if scene.bent else label, scene.corners, seen)
+    return camera(seen, scene, rng)
+
+
+def photograph_of_many(crowd: Crowd, labels: Sequence[Image.Image], *, seed: int) -> Image.Image:
+    """What a camera sees of a scene with a label at each of its places."""
+    rng = np.random.default_rng(seed)
+    seen = crowd.ground(rng)
+    for label, corners in zip(labels, crowd.corners, strict=True):
+        seen = put(label, corners, seen)
+    return camera(seen, crowd, rng)
+
+
+def camera(seen: Pixels, scene: Scene | Crowd, rng: np.random.Generator) -> Image.Image:
     light = np.linspace(*scene.brightness, WIDTH_PX, dtype=np.float32)[None, :, None]
     lens = Image.fromarray((seen * light).clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(scene.blur_px))
     sensor = np.asarray(lens, np.float32) + rng.normal(0, 5, (HEIGHT_PX, WIDTH_PX, 3))

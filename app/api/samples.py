@@ -8,6 +8,7 @@ from typing import Any
 EXAMPLE_ID = "bed2ebdb61036b1ff2cc1d93526b9f82"
 MODEL = "8745ad2d1ed7e37b"
 BOX = {"x": 120, "y": 80, "width": 300, "height": 210}
+QUAD = [[118.4, 86.1], [417.2, 74.3], [424.0, 281.9], [121.7, 295.2]]
 PICTURE = {"data": "iVBORw0KGgoAAAANSUhEUgAA...", "box": BOX}
 
 ANSWER = {
@@ -26,6 +27,18 @@ ANSWER = {
             "evidence": [{"example": EXAMPLE_ID, "similarity": 0.81, "verified": None}],
         }
     ],
+}
+DETECTION = {
+    "class": "acme",
+    "box": {"x": 118, "y": 74, "width": 306, "height": 221},
+    "similarity": 0.71,
+    "probability": 0.98,
+    "outcome": "match",
+    "reason": None,
+    "accepted": True,
+    "threshold": 0.61,
+    "quad": QUAD,
+    "evidence": [{"example": EXAMPLE_ID, "similarity": 0.7, "verified": {"points": 41, "coverage": 0.57, "quad": QUAD}}],
 }
 CLASS = {"class": "acme", "examples": 2, "threshold": 0.61, "version": 43, "metadata": {"sku": "A-1"}}
 EXAMPLE = {"id": EXAMPLE_ID, "box": BOX, "similarity": 0.79}
@@ -68,6 +81,7 @@ SAMPLES: Mapping[str, Any] = {
     },
     "AnswerOut": ANSWER,
     "BatchOut": {"results": [{"status": 200, **ANSWER}, {"status": 422, "problem": PROBLEM}]},
+    "DetectionsOut": {"image": {"width": 800, "height": 600}, "version": 43, "model": MODEL, "detections": [DETECTION]},
     "ClassOut": CLASS,
     "ClassPageOut": {"classes": [CLASS], "next_cursor": None},
     "ExampleOut": EXAMPLE,

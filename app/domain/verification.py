@@ -199,12 +199,13 @@ def _refined(own: DoubleArray, others: DoubleArray, agreeing: IntArray) -> Trans
 
 def affine_through(sources: DoubleArray, targets: DoubleArray) -> Transform | None:
     """The least-squares affine transform (n, 2) -> (n, 2); None for one that no flat print undergoes."""
-    rows = np.column_stack([sources, np.ones(len(sources))])
-    solved = np.linalg.lstsq(rows, targets, rcond=None)[0].T  # (2, 3)
-    stretch = np.linalg.svd(solved[:, :2], compute_uv=False)
-    if np.linalg.det(solved[:, :2]) <= 0 or stretch[0] > 4 * stretch[1] or not 0.05 < stretch[0] < 10:
+    # Centred, so that points on a line leave a direction open wherever the line lies.
+    middle, landing = sources.mean(axis=0), targets.mean(axis=0)
+    linear = np.linalg.lstsq(sources - middle, targets - landing, rcond=None)[0].T  # (2, 2)
+    stretch = np.linalg.svd(linear, compute_uv=False)
+    if np.linalg.det(linear) <= 0 or stretch[0] > 4 * stretch[1] or not 0.05 < stretch[0] < 10:
         return None
-    return Transform(np.vstack([solved, [0, 0, 1]]))
+    return Transform(np.vstack([np.column_stack([linear, landing - linear @ middle]), [0, 0, 1]]))
 
 
 def _fitting(transform: Transform, own: DoubleArray, others: DoubleArray, tolerance: float) -> IntArray:

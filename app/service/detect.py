@@ -44,7 +44,7 @@ from app.service.verify import Verifier
 
 MOST_POINTS = 900  # of a view
 VOTED = 30  # examples looked for in a view
-MOST_INSTANCES = 12  # of one example in a view
+MOST_INSTANCES = 20  # of one example in a view
 MOST_REPEATS = 40  # sightings in a view beside the first of each example: a texture is seen without end
 MOST_SIGHTINGS = 150  # of all views, compared with each other
 MOST_PLACES = 30  # asked as pictures of their own, those seen most strongly

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
-from tests.api.drawings import ACME, ACME_AGAIN, OTHER, STRANGE, base64_of, form
+from tests import pictures
+from tests.api.drawings import ACME, ACME_AGAIN, GREEN, OTHER, STRANGE, base64_of, form, printed
+from tests.conftest import MakeClient
 
 BOX = {"x": 8, "y": 8, "width": 40, "height": 48}
 
@@ -122,3 +127,55 @@ def test_a_batch_of_more_than_the_limit_is_refused_in_either_form(taught: TestCl
 
     assert [(refused.status_code, refused.json()["limit"]) for refused in (in_form, in_json)] == [(422, 32)] * 2
     assert [refused.json()["field"] for refused in (in_form, in_json)] == ["image", "images"]
+
+
+LABEL = printed(side_px=32)  # 16 blocks of print
+QUAD = [[16, 8], [48, 8], [48, 40], [16, 40]]
+
+
+def shelf(*, left: int = 16, top: int = 8, side_px: int = 64, turned: bool = False) -> bytes:
+    """The label on a plain ground; turned as a camera stores it that was held upside down, with the tag that says so."""
+    picture = Image.new("RGB", (side_px, side_px), GREEN)
+    picture.paste(Image.open(io.BytesIO(LABEL)), (left, top))
+    if not turned:
+        return pictures.encoded(picture)
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION_TAG] = 3
+    return pictures.encoded(picture.transpose(Image.Transpose.ROTATE_180), exif=exif)
+
+
+def test_evidence_shows_the_print_that_was_verified_and_where_it_lies(taught: TestClient) -> None:
+    example = taught.post("/classes/label/examples", files=form(LABEL)).json()["examples"][0]["id"]
+
+    answer = taught.post("/classify", files=form(shelf())).json()
+
+    best, *others = answer["candidates"]
+    assert (answer["decision"], best["class"], best["accepted"]) == ("label", "label", True)
+    assert best["similarity"] < best["threshold"]
+    # Found are the middles of 4 x 4 blocks of 8 pixels: 24 of 32 pixels a side.
+    verified = {"points": 16, "coverage": pytest.approx(0.5625, abs=0.001), "quad": QUAD}
+    assert best["evidence"] == [{"example": example, "similarity": best["evidence"][0]["similarity"], "verified": verified}]
+    assert [evidence["verified"] for other in others for evidence in other["evidence"]] == [None, None]
+
+
+def test_a_quad_is_in_pixels_of_the_upright_picture_and_not_of_the_box(taught: TestClient) -> None:
+    taught.post("/classes/label/examples", files=form(LABEL))
+
+    def quad_of(picture: bytes, box: str | None = None) -> list[list[float]]:
+        parts = form(picture) if box is None else [*form(picture), ("box", (None, box))]
+        best = taught.post("/classify", files=parts).json()["candidates"][0]
+        found: list[list[float]] = best["evidence"][0]["verified"]["quad"]
+        return found
+
+    assert quad_of(shelf(turned=True)) == QUAD
+    assert quad_of(shelf(left=80, top=40, side_px=128), box="64,32,64,64") == [[80, 40], [112, 40], [112, 72], [80, 72]]
+
+
+def test_with_verification_off_print_is_neither_looked_for_nor_shown(make_client: MakeClient) -> None:
+    client = make_client(verify="off")
+    client.post("/classes/label/examples", files=form(LABEL))
+
+    answer = client.post("/classify", files=form(shelf())).json()
+
+    assert answer["decision"] is None
+    assert answer["candidates"][0]["evidence"][0]["verified"] is None

@@ -152,15 +152,18 @@ def test_what_only_one_class_has_decides_between_many_that_share_the_rest() -> N
 
 
 def test_equals_come_in_the_order_of_names_and_then_of_examples() -> None:
-    same = [blocks(0)]
-    votes = prints_of({"b": same, "c": same * 2, "a": same}).vote(points_of(blocks(0), ONE_WORD), 5)
-    assert named(votes) == [("a", "e0"), ("b", "e0"), ("c", "e0"), ("c", "e1")]
+    same, late = [blocks(0)], replace(example_of("d"), points=points_of(blocks(0), ONE_WORD))
+    equals = prints_of({"b": same, "c": same, "a": same}).fold(Committed(2, ExamplesAdded("c", (late,), model_of((1, 0)))))
+    assert named(equals.vote(points_of(blocks(0), ONE_WORD), 5)) == [("a", "e0"), ("b", "e0"), ("c", "d"), ("c", "e0")]
 
 
-def test_of_a_class_the_best_two_are_proposed() -> None:
+@pytest.mark.parametrize("top", [1, 2, 3, 9])
+def test_of_a_class_the_best_two_are_proposed_and_of_all_the_best_few(top: int) -> None:
     # 16, 12, 14 and 15 of 16 entries in common.
-    votes = prints_of({"a": [blocks(start) for start in (0, 4, 2, 1)], "b": [blocks(6)]}).vote(points_of(blocks(0), ONE_WORD), 5)
-    assert named(votes) == [("a", "e0"), ("a", "e3"), ("b", "e0")]
+    votes = prints_of({"a": [blocks(start) for start in (0, 4, 2, 1)], "b": [blocks(6)]}).vote(
+        points_of(blocks(0), ONE_WORD), top
+    )
+    assert named(votes) == [("a", "e0"), ("a", "e3"), ("b", "e0")][:top]
 
 
 def test_a_picture_without_points_votes_for_nobody() -> None:
@@ -183,12 +186,18 @@ def test_a_removed_example_is_not_voted_for_and_counts_for_nobody() -> None:
     left = both.fold(Committed(2, ExampleRemoved("a", "e0", model_of((1, 0)))))
     asked = points_of(blocks(0), ONE_WORD)
     assert named(left.vote(asked, 5)) == [("b", "e0"), ("a", "e1")]
+    assert named(left.vote(asked, 5, frozenset({"a"}))) == [("a", "e1")]
     assert left.fold(Committed(3, ClassRemoved("b"))).vote(asked, 5)[0].share == pytest.approx(0.5625 / 0.8125)
 
 
-def test_a_renamed_class_is_voted_for_under_its_new_name() -> None:
-    renamed = prints_of({"a": [blocks(0)]}).fold(Committed(2, ClassRenamed("a", "b", None, {})))
-    assert named(renamed.vote(points_of(blocks(0), ONE_WORD), 5)) == [("b", "e0")]
+def test_a_renamed_class_is_voted_for_under_its_new_name_with_all_its_examples() -> None:
+    asked, more = points_of(blocks(0), ONE_WORD), replace(example_of("e2"), points=points_of(blocks(2), ONE_WORD))
+    enrolled = prints_of({"a": [blocks(4), blocks(0)]}).fold(Committed(2, ExamplesAdded("a", (more,), model_of((1, 0)))))
+    renamed = enrolled.fold(Committed(3, ClassRenamed("a", "b", None, {})))
+    assert named(enrolled.vote(asked, 5)) == [("a", "e1"), ("a", "e2")]
+    assert named(renamed.vote(asked, 5)) == [("b", "e1"), ("b", "e2")]
+    last = renamed.fold(Committed(4, ExampleRemoved("b", "e1", model_of((1, 0)))))
+    assert named(last.vote(asked, 5)) == [("b", "e2"), ("b", "e0")]
 
 
 def test_examples_whose_points_were_found_otherwise_are_left_out() -> None:

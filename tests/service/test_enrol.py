@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytest
 
 from app.adapters.store_memory import MemoryStore
@@ -11,7 +12,8 @@ from app.domain.values import Box, Upload, WarningCode
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavailable
 from app.service.enrol import EnrolmentReport
 from app.service.pools import Deadline
-from tests.fakes import FakePointFinder, model_set_for_tests, raw_codec
+from app.service.verify import Mode
+from tests.fakes import FakePointFinder, model_set_for_tests, raw_bytes, raw_codec
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing, printed
 from tests.values import added, plain
 
@@ -263,3 +265,83 @@ def test_a_class_that_has_more_than_it_may_take_still_answers_a_repeat(make_serv
     store = MemoryStore()
     make_service(store=store).enrol("acme", drawing(RED), drawing(GREEN))
     assert not make_service(store=store, max_examples=1).enrol("acme", drawing(RED)).stored
+
+
+def test_an_example_without_print_is_told_that_it_is_known_by_its_look_alone(service: Service) -> None:
+    (warning,) = (w for w in service.enrol("plain", drawing(RED)).examples[0].warnings if w.code is WarningCode.FEW_POINTS)
+    assert (warning.value, warning.limit) == (0, 4)
+    # Eight pixels have one block of print, and 16 have four.
+    assert WarningCode.FEW_POINTS in codes(service.enrol("small", printed(side_px=8)))
+    assert WarningCode.FEW_POINTS not in codes(service.enrol("larger", printed(side_px=16)))
+
+
+def laid_on(ground: bytes, picture: bytes) -> bytes:
+    """In the middle."""
+    pixels, part = raw_codec().decode_crop(ground).copy(), raw_codec().decode_crop(picture)
+    y, x = (np.array(pixels.shape[:2]) - part.shape[:2]) // 2
+    pixels[y : y + part.shape[0], x : x + part.shape[1]] = part
+    return raw_bytes(pixels)
+
+
+SHELF = drawing(GREEN, side_px=128)
+
+
+def tinted(picture: bytes) -> bytes:
+    """Redder and less blue, and of the same grey, so that the points are the same."""
+    pale = raw_codec().decode_crop(picture).astype(int) // 2 + 64
+    return raw_bytes((pale + np.array([60, 0, -60])).astype(np.uint8))
+
+
+def test_the_print_of_another_class_is_warned_about_by_class_and_example(service: Service) -> None:
+    acme = service.enrol("acme", printed(1)).examples[0]
+    service.enrol("other", printed(2))
+    report = service.enrol("shelf", laid_on(SHELF, printed(1)))
+    (warning,) = (w for w in report.examples[0].warnings if w.code is WarningCode.PRINT_OF_OTHER)
+    assert (warning.class_name, warning.example_id, warning.value) == ("acme", acme.id, 64)
+    assert "'acme'" in warning.detail
+    assert report.stored
+
+
+def test_print_of_its_own_class_or_of_nobody_is_not_that_of_another(service: Service) -> None:
+    service.enrol("acme", printed(1))
+    assert WarningCode.PRINT_OF_OTHER not in codes(service.enrol("acme", laid_on(SHELF, printed(1))))
+    assert WarningCode.PRINT_OF_OTHER not in codes(service.enrol("other", printed(2)))
+    assert WarningCode.PRINT_OF_OTHER not in codes(service.enrol("plain", drawing(RED)))
+
+
+def test_a_near_duplicate_by_print_is_told_though_it_looks_otherwise(service: Service) -> None:
+    first = service.enrol("acme", printed(1)).examples[0]
+    report = service.enrol("acme", tinted(printed(1)))
+    (warning,) = (w for w in report.examples[0].warnings if w.code is WarningCode.NEAR_DUPLICATE)
+    assert (warning.example_id, warning.value, warning.limit) == (first.id, 1.0, 0.9)
+    assert "print" in warning.detail
+    # A quarter of what this one shows: it teaches more.
+    assert WarningCode.NEAR_DUPLICATE not in codes(service.enrol("acme", laid_on(printed(2, side_px=128), printed(1))))
+
+
+def test_a_near_duplicate_by_look_and_by_print_is_told_once(service: Service) -> None:
+    service.enrol("acme", printed(1))
+    spoiled = raw_codec().decode_crop(printed(1)).copy()
+    spoiled[0, 0] = 128
+    report = service.enrol("acme", raw_bytes(spoiled))
+    assert [w.code for w in report.examples[0].warnings].count(WarningCode.NEAR_DUPLICATE) == 1
+
+
+def test_a_repeat_is_no_duplicate_of_itself(service: Service) -> None:
+    service.enrol("acme", printed(1))
+    assert not codes(service.enrol("acme", printed(1))) & {WarningCode.NEAR_DUPLICATE, WarningCode.PRINT_OF_OTHER}
+
+
+def test_a_dry_run_warns_about_print_too(service: Service) -> None:
+    service.enrol("acme", printed(1))
+    assert WarningCode.PRINT_OF_OTHER in codes(service.enrol("copy", printed(1), dry_run=True))
+
+
+@pytest.mark.parametrize(("mode", "by_print"), [("off", False), ("auto", True), ("always", True)])
+def test_print_is_compared_unless_verification_is_off(make_service: Callable[..., Service], mode: Mode, by_print: bool) -> None:
+    service = make_service(verify=mode)
+    service.enrol("acme", printed(1))
+    assert (WarningCode.NEAR_DUPLICATE in codes(service.enrol("acme", tinted(printed(1))))) == by_print
+    assert (WarningCode.PRINT_OF_OTHER in codes(service.enrol("copy", laid_on(SHELF, printed(1))))) == by_print
+    assert WarningCode.FEW_POINTS in codes(service.enrol("plain", drawing(RED)))
+    assert len(service.classes.get("copy").examples[0].points) == 64  # for the day when it is on again
