@@ -11,18 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="the extra `training` is not installed")
+torch = pytest.importorskip("torch", reason="the extra `training` is not installed")
 
-import torch
-
-from app.adapters.model_set import read_model_set
-from app.domain.values import Box, Points
-from app.domain.verification import Found, Proof
-from tests.fakes import calibration_for_tests
-from tests.model_sets import write_model_set
-from tests.training.packs import draw_print_packs
-from tests.values import example_of
-from training import batches, proofs
+from app.adapters.model_set import read_model_set  # noqa: E402
+from app.domain.values import Box, Points  # noqa: E402
+from app.domain.verification import Found, Proof  # noqa: E402
+from tests.fakes import calibration_for_tests  # noqa: E402
+from tests.model_sets import write_model_set  # noqa: E402
+from tests.training.packs import draw_print_packs  # noqa: E402
+from tests.values import example_of  # noqa: E402
+from training import batches, proofs  # noqa: E402
 
 QUAD = np.array([[0, 0], [0.5, 0], [0.5, 1], [0, 1]])
 SEEN = proofs.Seen(np.zeros(2, np.float32), Points.none(), Box(0, 0, 9, 9))
