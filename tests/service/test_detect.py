@@ -287,6 +287,15 @@ def test_a_wall_of_one_thing_is_told_up_to_a_limit(make_service: Callable[..., S
     assert sum(asked_proofs) <= most_proofs(views=1)
 
 
+def test_all_examples_together_are_looked_for_again_a_limited_number_of_times(service: Service, asked_proofs: list[int]) -> None:
+    for number in range(4):
+        service.enrol(f"acme {number}", raw_bytes(ACME))
+    asked_proofs.clear()
+    service.detect(raw_bytes(np.tile(ACME, (10, 14, 1))), tiles="off")
+    again = asked_proofs.count(1)  # the first look, and each place, ask for the examples of all four
+    assert detect.MOST_REPEATS <= again <= detect.MOST_REPEATS + 4
+
+
 @pytest.mark.parametrize("texture", ["noise", "checkerboard", "barcode", "net", "text"])
 def test_a_hostile_texture_costs_no_more_than_a_limit_and_is_answered(
     make_service: Callable[..., Service], asked_proofs: list[int], texture: str
