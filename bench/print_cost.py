@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from app.adapters.index_faiss import FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import LoadedModelSet, read_model_set
@@ -39,11 +41,15 @@ MODES: tuple[Literal["off", "auto", "always"], ...] = ("off", "auto", "always")
 
 
 def measure() -> list[Figure]:
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    loaded = read_model_set(Settings().models_dir)
-    asked = (*ENROLLED, STRANGER)
-    pictures = [as_jpeg(photograph(scene, brand.mark(), seed=1)) for brand in asked for scene in SCENES]
-    return [*asyncio.run(classifications(pictures)), *votes(loaded), bytes_of_an_example(loaded)]
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        loaded = read_model_set(Settings().models_dir)
+        asked = (*ENROLLED, STRANGER)
+        pictures = [as_jpeg(photograph(scene, brand.mark(), seed=1)) for brand in asked for scene in SCENES]
+        return [*asyncio.run(classifications(pictures)), *votes(loaded), bytes_of_an_example(loaded)]
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 async def classifications(pictures: Sequence[bytes]) -> list[Figure]:
@@ -80,7 +86,7 @@ def fill_with(adapters: Adapters, count: int) -> None:
 def votes(loaded: LoadedModelSet) -> list[Figure]:
     find_points, asked = SiftPoints(loaded.points), []
     for brand in ENROLLED:
-        asked += [find_points(photograph(scene, brand.mark(), seed=1)) for scene in SCENES]
+        asked += [find_points(np.asarray(photograph(scene, brand.mark(), seed=1))) for scene in SCENES]
     galleries = {count: prints_of(loaded, count) for count in (FEW, MANY)}
     seconds: dict[int, list[float]] = {FEW: [], MANY: []}
     for number, points in enumerate(asked * ROUNDS):
