@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from app.adapters.local_features import CELL_SHARE, GRID, SiftPoints
 from app.domain.model_set import PointSettings
 from app.domain.values import PixelArray, Points
 from app.domain.verification import AskedPoints, Proof, matches_of
-from tests.contracts.test_index import TASKS, threads_started_by
 from tests.values import plain, root_sift
 
 WORDS = root_sift(32, seed=1)
@@ -57,9 +57,8 @@ def test_equal_pixels_have_equal_bytes_in_any_thread() -> None:
     assert found == alone * 4
 
 
-@pytest.mark.skipif(not TASKS.is_dir(), reason="counts threads as Linux shows them")
-def test_finding_points_starts_no_threads() -> None:
-    assert threads_started_by(lambda: find_points(PRINT)) <= 0
+def test_opencv_runs_in_the_thread_of_its_caller() -> None:
+    assert cv2.getNumThreads() == 1
 
 
 # Where (x, y) of PRINT is after so many quarter turns clockwise, and its corners: it is 180 wide and 240 high.

@@ -309,6 +309,17 @@ def test_print_of_its_own_class_or_of_nobody_is_not_that_of_another(service: Ser
     assert WarningCode.PRINT_OF_OTHER not in codes(service.enrol("plain", drawing(RED)))
 
 
+def test_a_corner_of_another_print_is_proved_and_too_little_to_warn_about(service: Service) -> None:
+    acme = service.enrol("acme", printed(1)).examples[0]
+    mixed = raw_codec().decode_crop(printed(2)).copy()
+    mixed[:16, :16] = raw_codec().decode_crop(printed(1))[:16, :16]
+    report = service.enrol("other", raw_bytes(mixed))
+    shown = service.classify(raw_bytes(mixed), classes=["acme"]).candidates[0]
+    assert (shown.evidence[0].example_id, shown.accepted) == (acme.id, False)
+    assert shown.evidence[0].verified is not None
+    assert WarningCode.PRINT_OF_OTHER not in codes(report)
+
+
 def test_a_near_duplicate_by_print_is_told_though_it_looks_otherwise(service: Service) -> None:
     first = service.enrol("acme", printed(1)).examples[0]
     report = service.enrol("acme", tinted(printed(1)))
