@@ -117,14 +117,14 @@ def draw_foreign_packs(folder: Path) -> None:
     write_boxes(folder / "freiburg-groceries-dev", {"9.jpg": photograph(60)}, [("9.jpg", "tea", [4, 4, 40, 30])])
 
 
-def draw_print_packs(folder: Path, *, held_back: Sequence[str]) -> None:
+def draw_print_packs(folder: Path, *, objects: Sequence[str] = ()) -> None:
     """Everything that `training points` and `training proofs` read: print of each split, views of objects, foreign pictures."""
     for first, pack in ((0, "package-fronts"), (50, "brand-marks")):
         drawn = {f"{split}/{pack}-{split}-{n}/0.webp": print_of(first + 10 * split + n) for split in (0, 1, 7) for n in range(4)}
         write_zip(folder / pack / "images.zip", drawn)
     views = {
         f"train/{name}/{view}.webp": print_of(200 + number).rotate(3 * view)
-        for number, name in enumerate(held_back)
+        for number, name in enumerate(objects)
         for view in range(6)
     }
     write_zip(folder / "object-views-dev" / "images.zip", views | {"train/coil100-0/01.webp": photograph(0)})

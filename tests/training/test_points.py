@@ -21,7 +21,7 @@ def flags(folder: Path, **more: object) -> list[str]:
 
 
 def test_the_command_leaves_as_many_words_as_were_asked_for_and_the_same_again(tmp_path: Path) -> None:
-    draw_print_packs(tmp_path, held_back=())
+    draw_print_packs(tmp_path)
     made = []
     for _ in range(2):
         points.main(flags(tmp_path, words=12, pictures=5))
