@@ -27,6 +27,7 @@ from app.adapters.model_set import read_model_set
 from app.adapters.networks import open_embedder
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_sqlite import SqliteStore
+from app.adapters.warp import rectify
 from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
 from app.api.auth import KeyRing
@@ -46,7 +47,7 @@ from app.service.classes import Classes
 from app.service.classify import Classify
 from app.service.collection import Collection
 from app.service.detect import Detect
-from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec
+from app.service.embed import CROP_SIDE_PX, CropEmbedder, PictureCodec, PlaceEmbedder
 from app.service.enrol import Enrol
 from app.service.follow import Galleries
 from app.service.migrate import Migrate
@@ -136,7 +137,12 @@ class Service:
         self._migrate = Migrate(
             store=adapters.store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance
         )
-        verifier = Verifier(find_points=adapters.find_points, model_set=model_set, mode=settings.verify)
+        verifier = Verifier(
+            find_points=adapters.find_points,
+            embed_places=PlaceEmbedder(rectify=rectify, embedder=adapters.embedder),
+            model_set=model_set,
+            mode=settings.verify,
+        )
         self.use_cases = UseCases(
             enrol=Enrol(
                 collection=collection,

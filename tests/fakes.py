@@ -78,6 +78,18 @@ def _descriptors_of(blocks: NDArray[np.float64]) -> NDArray[np.uint8]:
     return (np.sqrt(shares) * 512).round().clip(max=255).astype(np.uint8)
 
 
+def rectify_nearest(pixels: PixelArray, quad: NDArray[np.float64], side_px: int) -> PixelArray:
+    """What a quad encloses, upright: of each pixel of the square the one that its middle falls on, or the nearest at the edge."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    rows = [[x, y, 1, 0, 0, 0, -u * x, -u * y] for (x, y), (u, _) in zip(corners, quad, strict=True)]
+    rows += [[0, 0, 0, x, y, 1, -v * x, -v * y] for (x, y), (_, v) in zip(corners, quad, strict=True)]
+    matrix = np.append(np.linalg.solve(rows, quad.T.ravel()), 1).reshape(3, 3)
+    down, across = (np.indices((side_px, side_px)) + 0.5) / side_px
+    u, v, w = np.tensordot(matrix, np.stack([across, down, np.ones_like(down)]), axes=1)
+    height, width = pixels.shape[:2]
+    return pixels[np.floor(v / w).astype(int).clip(0, height - 1), np.floor(u / w).astype(int).clip(0, width - 1)]
+
+
 def point_settings_for_tests() -> PointSettings:
     words = np.random.default_rng(0).integers(0, 90, (16, DESCRIPTOR_SIZE), dtype=np.uint8)
     return PointSettings(side_px=64, most=300, contrast=0.02, words=words)
@@ -135,14 +147,15 @@ def calibration_for_tests() -> Calibration:
         ambiguous_margin=0.02,
         proof=ProofCalibration(
             target_far=0.01,
+            looked_from=2.0,
             line=3.0,
             doubtful_line=2.0,
             log_points=0.5,
             coverage=1.0,
             agreement=1.0,
             votes=1.0,
+            look=0.0,
             bias=-1.0,
-            similarity=0.5,
             ambiguous_margin=0.2,
         ),
         warnings=WarningLimits(

@@ -47,7 +47,7 @@ AT_HOME = {
     "PIL": ("app.adapters.images",),
     "onnxruntime": ("app.adapters.networks",),
     "faiss": ("app.adapters.index_faiss",),
-    "cv2": ("app.adapters.local_features",),
+    "cv2": ("app.adapters.local_features", "app.adapters.warp"),
     "sqlite3": ("app.adapters.store_sqlite",),
     "fastapi": ("app.api", "app.main"),
     "starlette": ("app.api", "app.main", "app.server"),

@@ -18,8 +18,8 @@ from app.domain.values import PixelArray, Points
 
 DESCRIPTOR_LENGTH = 512  # of a descriptor as it is stored; its entries then use the range of a byte
 GRID = 6  # cells a side that points are spread over
-CELL_SHARE = 2.0  # a cell keeps its best points up to so many times an even share, before weaker ones elsewhere are passed over
-SPARE = 1.5  # points described for each that is kept: spreading needs a choice, and texture must not cost without bound
+CELL_SHARE = 1.3  # a cell keeps its best points up to so many times an even share, before weaker ones elsewhere are passed over
+SPARE = 3  # points to choose from for each that is kept; docs/experiments.md
 UNITS = 65535  # of a longest side
 TURN = 65536  # units of an angle
 
@@ -40,14 +40,15 @@ class SiftPoints:
     def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
         grey = _scaled(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), side_px or self._settings.side_px)
         most = most or self._settings.most
-        sift = cv2.SIFT.create(nfeatures=round(SPARE * most), contrastThreshold=self._settings.contrast)
-        found, raw = sift.detectAndCompute(grey, None)
+        sift = cv2.SIFT.create(nfeatures=SPARE * most, contrastThreshold=self._settings.contrast)
+        found = sift.detect(grey)
         if not found:
             return Points.none()
-        chosen = _spread(found, grey.shape, most)
-        descriptors = _root(raw[chosen])
-        places = _places_of([found[position] for position in chosen], max(grey.shape))
-        return Points(places, descriptors, self._code_book.word_of(descriptors))
+        # Chosen before they are described: of equally strong points OpenCV keeps all, and a net has thousands.
+        chosen = [found[position] for position in _spread(found, grey.shape, most)]
+        described, raw = sift.compute(grey, chosen)
+        descriptors = _root(raw)
+        return Points(_places_of(described, max(grey.shape)), descriptors, self._code_book.word_of(descriptors))
 
 
 def _scaled(grey: PixelArray, side_px: int) -> PixelArray:

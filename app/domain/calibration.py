@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from app.domain.checks import WarningLimits
 from app.domain.values import FloatArray
-from app.domain.verification import Proof
+from app.domain.verification import Found
 
 CALIBRATED_CLASSES = 20  # in a gallery of so many, `target_far` of one class comes to 1 % of all pictures of nothing enrolled
 MOST_EXAMPLES_CALIBRATED = 10  # training measures up to 5, and its logarithmic law is trusted to twice that
@@ -26,34 +26,47 @@ MOST_EXAMPLES_CALIBRATED = 10  # training measures up to 5, and its logarithmic 
 
 @dataclass(frozen=True, slots=True)
 class ProofCalibration:
-    """What a proof of print means. No weight is negative: more of anything never speaks against a class."""
+    """What a proof of print means. No weight is negative: more of anything never speaks against a class.
+
+    Strength is what the points say and, once the place has been looked at, how alike it is: print that stands on many things
+    proves little by its points, and two prints of one template are told apart by the look of the place.
+    """
 
     target_far: float  # share of pictures of nothing enrolled in which any class is proved; what `line` was fitted for
+    looked_from: float  # strength by points from which the place is worth the look
     line: float  # strength from which a proof alone accepts a class
-    doubtful_line: float  # and from which it is worth a person's look
+    doubtful_line: float  # and from which a person should decide
     log_points: float  # strength for each unit of ln(verified points)
     coverage: float  # for the square root of the share of the example that they are spread over
     agreement: float  # for the square root of the share of the picture's points inside the quad that are the example's
     votes: float  # for the share of the votes that its class got
-    bias: float  # log-odds of a match: this, and the strength,
-    similarity: float  # and this share of the log-odds that similarity gives
+    look: float  # for the similarity of the place to the example
+    bias: float  # log-odds of a match: this, and the strength
     ambiguous_margin: float  # log-odds: two proofs of one place nearer to each other than this cannot be told apart
 
     def __post_init__(self) -> None:
         if not 0 < self.target_far < 1:
             raise ValueError(f"proof.target_far is a rate between 0 and 1, not {self.target_far}")
-        if min(self.log_points, self.coverage, self.agreement, self.votes, self.similarity) < 0:
-            raise ValueError("proof.log_points, coverage, agreement, votes and similarity are not negative")
+        weights = ("log_points", "coverage", "agreement", "votes", "look")
+        if min(getattr(self, name) for name in (*weights, "looked_from")) < 0:
+            raise ValueError(f"proof.looked_from and the weights {', '.join(weights)} are not negative")
         if not 0 <= self.doubtful_line <= self.line or self.ambiguous_margin < 0:
             raise ValueError("proof.doubtful_line lies between 0 and line, and ambiguous_margin is not negative")
 
-    def strength(self, proof: Proof, votes: float) -> float:
-        """How much a proof says, where its class got a share `votes` of the votes."""
+    def by_points(self, found: Found) -> float:
+        """How much the points say."""
+        proof = found.proof
         shares = self.coverage * math.sqrt(proof.coverage) + self.agreement * math.sqrt(proof.agreement)
-        return round(self.log_points * math.log(proof.points) + shares + self.votes * votes, 6)
+        return round(self.log_points * math.log(proof.points) + shares + self.votes * found.votes, 6)
 
-    def log_odds(self, by_similarity: float, strength: float) -> float:
-        return max(by_similarity, self.similarity * by_similarity + self.bias + strength)
+    def strength(self, found: Found) -> float:
+        """How much all says that is known of it."""
+        return round(self.by_points(found) + self.look * max(0.0, found.look or 0.0), 6)
+
+    def log_odds(self, strength: float) -> float:
+        # The similarity of the whole picture has no part in it: around a thing that fills a corner it says little, and what it
+        # could say the look of the place says better (docs/adr/0015).
+        return self.bias + strength
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,12 @@ def _ranked(state: ClassState, similarity: float, found: Sequence[Found], calibr
     threshold = computed if state.user_threshold is None else state.user_threshold
     # From the computed threshold: what a user asks of a class does not change what its similarity means.
     log_odds = calibration.log_odds(similarity, threshold=computed, examples=len(state.examples))
-    strengths = {one.example.id: calibration.proof.strength(one.proof, one.votes) for one in found}
+    strengths = {one.example.id: calibration.proof.strength(one) for one in found}
     by_strength = sorted(found, key=lambda one: (-strengths[one.example.id], one.example.id))
     strength = strengths[by_strength[0].example.id] if found else 0.0
     proved = bool(found) and strength >= calibration.proof.line
     if found:
-        log_odds = calibration.proof.log_odds(log_odds, strength)
+        log_odds = max(log_odds, calibration.proof.log_odds(strength))
     return Ranked(
         candidate=Candidate(
             class_name=state.name,

@@ -203,7 +203,7 @@ def _explains(other: Found, found: Found, calibration: ProofCalibration) -> bool
     """Whether the same points prove another class better, elsewhere: a part of the print of one thing stands on many others."""
     used = found.proof.used
     return (
-        calibration.strength(other.proof, other.votes) > calibration.strength(found.proof, found.votes)
+        calibration.by_points(other) > calibration.by_points(found)
         and not _is_one_place(other.proof.quad, found.proof.quad)
         and np.isin(used, other.proof.used).sum() > SAME_POINTS * len(used)
     )

@@ -218,16 +218,16 @@ class Prints:
         return [Printed(name, example) for example in examples if len(example.points)]
 
     def _without(self, class_name: str, example_id: str | None = None) -> Prints:
-        return replace(self, parts=tuple(part.without(class_name, example_id) for part in self.parts))
+        parts = (part.without(class_name, example_id) for part in self.parts)
+        return replace(self, parts=tuple(part for part in parts if part.size))
 
     def _with(self, printed: list[Printed]) -> Prints:
         if not printed:
             return self
         parts = (*self.parts, Part.of(printed, self.make_index))
-        unsettled = _unsettled(parts)
-        if sum(part.size for part in parts[unsettled:]) <= MERGED_AT_ONCE:
-            return replace(self, parts=parts)._merged(unsettled)
-        return replace(self, parts=parts)
+        # What is large waits for the background; until then the small parts after it are kept few.
+        small = next(place for place in range(len(parts) + 1) if sum(part.size for part in parts[place:]) <= MERGED_AT_ONCE)
+        return replace(self, parts=parts)._merged(small + _unsettled(parts[small:]))
 
     @property
     def needs_compaction(self) -> bool:

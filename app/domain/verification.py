@@ -3,11 +3,13 @@
 One match of two points, each with position, size and angle, fixes a similarity transform; so every match is tried as a
 hypothesis, all at once, instead of drawing random samples (Philbin et al., CVPR 2007, section 3). For the few dozen matches that
 there are this is faster than RANSAC, finds more, and gives the same answer on every replica. The best few are refined to affine
-transforms by least squares, and the winner is confirmed on points that the ratio test had dropped.
+transforms by least squares. The winner is confirmed on points that the ratio test had dropped, and tilted to a homography where
+that finds more of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ IntArray = NDArray[np.int64]
 
 LENGTH_SQUARED = 512.0**2  # of a descriptor
 RATIO = 0.85  # a match is nearer than this, times the second nearest point of the example
+MATCHED_SIMILARITY = 0.7  # of descriptors; what is less alike than this is not compared with the second nearest
 MOST_MATCHES = 150  # the best: all hypotheses on all matches cost their square, and a net or a barcode would have hundreds
 HYPOTHESES = 5  # refined
 LEAST_POINTS = 4  # three points fit any affine transform
@@ -29,6 +32,9 @@ TOLERANCES = (0.047, 0.031, 0.023)  # of a match from where the transform puts i
 ANGLE_TOLERANCE = 0.5  # radians between the rotation of a match and of the hypothesis
 SIZE_TOLERANCE = 0.7  # ln of the ratio of their scales
 GUIDED_SIMILARITY = 0.85  # of descriptors; a point where the transform puts it needs no ratio test
+TILTED_FROM = 8  # points: a homography has two unknowns more than an affine transform, and takes more to be known
+TILT_PENALTY = 1e-4  # on its tilt, squared, for each point: a few that are off their place must not tip the plane
+THINNEST = 0.01  # smallest over largest spread of points; nearly on a line, they leave the transform across it open
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,7 @@ class Found:
     example: Example
     proof: Proof
     votes: float  # share of the votes of the picture's points that its class got
+    look: float | None = None  # similarity of what lies in the quad, upright and alone, to the example; None: not looked at
 
 
 Finds = Mapping[str, Sequence[Found]]  # by class
@@ -101,13 +108,13 @@ class AskedPoints:
             return None
         best: tuple[int, Transform] | None = None
         for agreeing in _hypotheses(self.frames, example, own, others):
-            if best is not None and len(agreeing) <= best[0]:
+            if len(agreeing) < LEAST_POINTS - 1 or (best is not None and len(agreeing) <= best[0]):
                 break
-            transform = _refined(self.frames.places[own], example.places[others], agreeing)
+            transform = _refined(self.frames, example, own, others, agreeing)
             if transform is None:
                 continue
             fitting = _fitting(transform, self.frames.places[own], example.places[others], TOLERANCES[-1])
-            count = _distinct(own[fitting], others[fitting])
+            count = min(_count_spots(self.frames, own[fitting]), _count_spots(example, others[fitting]))
             if count >= LEAST_POINTS and (best is None or count > best[0]):
                 best = count, transform
         if best is None:
@@ -118,22 +125,32 @@ class AskedPoints:
         self, similarities: NDArray[np.float32], example: _Frames, extent: tuple[float, float], transform: Transform
     ) -> Proof | None:
         """Points that the ratio test dropped, because print repeats itself, count where the transform says they belong."""
+        own, others = np.nonzero(similarities >= GUIDED_SIMILARITY * LENGTH_SQUARED)
+        proof = self._proof_by(transform, own, others, example, extent)
+        if proof is None or proof.points < TILTED_FROM:
+            return proof
+        near = _fitting(transform, self.frames.places[own], example.places[others], TOLERANCES[-1])
+        tilted = homography_through(example.places[others[near]], self.frames.places[own[near]])
+        better = self._proof_by(tilted, own, others, example, extent)
+        return better if better is not None and better.points > proof.points else proof
+
+    def _proof_by(
+        self, transform: Transform, own: IntArray, others: IntArray, example: _Frames, extent: tuple[float, float]
+    ) -> Proof | None:
+        """What a transform makes of points that are alike."""
         quad = transform(_corners(extent))
         if not is_sane(quad):
             return None
-        alike = similarities >= GUIDED_SIMILARITY * LENGTH_SQUARED
-        own, others = np.nonzero(alike)
         fitting = _fitting(transform, self.frames.places[own], example.places[others], TOLERANCES[-1])
         own, others = own[fitting], others[fitting]
-        found = np.unique(others)
-        points = _distinct(own, others)
+        points = min(_count_spots(self.frames, own), _count_spots(example, others))
         if points < LEAST_POINTS:
             return None
         inside = _inside(quad, self.frames.places)
         used = np.unique(own)
         return Proof(
             points=points,
-            coverage=min(1.0, hull_area(example.places[found]) / (extent[0] * extent[1])),
+            coverage=min(1.0, hull_area(example.places[np.unique(others)]) / (extent[0] * extent[1])),
             agreement=float(np.isin(np.flatnonzero(inside), used).sum() / max(1, inside.sum())),
             quad=quad,
             used=used,
@@ -146,6 +163,7 @@ class _Frames:
     def __init__(self, points: Points) -> None:
         measures = points.places.astype(np.float64)
         self.places = measures[:, :2] / 65535  # (n, 2)
+        self.spots = points.places[:, 0].astype(np.int64) << 16 | points.places[:, 1]  # (n,) the same for points at one place
         self.sizes = np.maximum(measures[:, 2], 1) / 65535
         self.angles = measures[:, 3] * (2 * np.pi / 65536)
 
@@ -154,16 +172,15 @@ def matches_of(similarities: NDArray[np.float32]) -> tuple[IntArray, IntArray]:
     """Similarities (n, m) of a picture's points to an example's -> positions of points that are alike, by the ratio test."""
     if similarities.shape[1] < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    rows = np.arange(len(similarities))
-    nearest = similarities.argmax(axis=1)
-    first = similarities[rows, nearest]
-    others = similarities.copy()
-    others[rows, nearest] = -1
-    second = others.max(axis=1)
-    ratio = np.maximum(LENGTH_SQUARED - first, 1) / np.maximum(LENGTH_SQUARED - second, 1)  # of squared distances
+    first = similarities.max(axis=1)
+    alike = np.flatnonzero(first >= MATCHED_SIMILARITY * LENGTH_SQUARED)
+    rows, first, rest = np.arange(len(alike)), first[alike], similarities[alike]
+    nearest = rest.argmax(axis=1)
+    rest[rows, nearest] = -1
+    ratio = np.maximum(LENGTH_SQUARED - first, 1) / np.maximum(LENGTH_SQUARED - rest.max(axis=1), 1)  # of squared distances
     chosen = np.flatnonzero(ratio < RATIO**2)
     chosen = np.sort(chosen[np.argsort(ratio[chosen], kind="stable")[:MOST_MATCHES]])
-    return chosen, nearest[chosen]
+    return alike[chosen], nearest[chosen]
 
 
 def _hypotheses(asked: _Frames, example: _Frames, own: IntArray, others: IntArray) -> list[IntArray]:
@@ -184,28 +201,57 @@ def _hypotheses(asked: _Frames, example: _Frames, own: IntArray, others: IntArra
     return [np.flatnonzero(agreeing[hypothesis]) for hypothesis in best]
 
 
-def _refined(own: DoubleArray, others: DoubleArray, agreeing: IntArray) -> Transform | None:
-    """Least squares on what agrees, then on what agrees with that; affine first, a homography once enough points carry it."""
-    transform = None
+def _refined(asked: _Frames, example: _Frames, own: IntArray, others: IntArray, agreeing: IntArray) -> Transform | None:
+    """Least squares on the matches that agree, then on those that agree with that."""
+    targets, sources, transform = asked.places[own], example.places[others], None
     for tolerance in (*TOLERANCES[1:], TOLERANCES[-1]):
-        if len(np.unique(others[agreeing], axis=0)) < LEAST_POINTS - 1:
+        if _count_spots(example, others[agreeing]) < LEAST_POINTS - 1:
             return None
-        transform = affine_through(others[agreeing], own[agreeing])
+        transform = affine_through(sources[agreeing], targets[agreeing])
         if transform is None:
             return None
-        agreeing = _fitting(transform, own, others, tolerance)
+        agreeing = _fitting(transform, targets, sources, tolerance)
     return transform
 
 
 def affine_through(sources: DoubleArray, targets: DoubleArray) -> Transform | None:
     """The least-squares affine transform (n, 2) -> (n, 2); None for one that no flat print undergoes."""
-    # Centred, so that points on a line leave a direction open wherever the line lies.
     middle, landing = sources.mean(axis=0), targets.mean(axis=0)
-    linear = np.linalg.lstsq(sources - middle, targets - landing, rcond=None)[0].T  # (2, 2)
-    stretch = np.linalg.svd(linear, compute_uv=False)
-    if np.linalg.det(linear) <= 0 or stretch[0] > 4 * stretch[1] or not 0.05 < stretch[0] < 10:
+    centred = sources - middle
+    scatter = centred.T @ centred
+    thin, long = _stretches(scatter)
+    if thin <= THINNEST * long:
+        return None
+    # Two by two is written out: the solvers of numpy take ten times as long to begin as to solve it.
+    (a, b), (_, d) = scatter.tolist()
+    linear = (targets - landing).T @ centred @ np.array([[d, -b], [-b, a]]) / (a * d - b * b)
+    least, most = _stretches(linear.T @ linear)
+    (a, b), (c, d) = linear.tolist()
+    if a * d <= b * c or most > 4 * least or not 0.05 < most < 10:
         return None
     return Transform(np.vstack([np.column_stack([linear, landing - linear @ middle]), [0, 0, 1]]))
+
+
+def _stretches(squared: DoubleArray) -> tuple[float, float]:
+    """The smaller and the larger singular value of a matrix, of which this is the square: symmetric, (2, 2)."""
+    (a, b), (_, d) = squared.tolist()
+    mean, apart = (a + d) / 2, math.hypot((a - d) / 2, b)
+    return math.sqrt(max(0.0, mean - apart)), math.sqrt(mean + apart)
+
+
+def homography_through(sources: DoubleArray, targets: DoubleArray) -> Transform:
+    """The least-squares homography (n, 2) -> (n, 2), its tilt about the middle of the points held small (ridge regression)."""
+    middle, count = sources.mean(axis=0), len(sources)
+    system = np.zeros((2 * count + 2, 8))
+    for axis in range(2):
+        rows = system[axis * count : (axis + 1) * count]
+        rows[:, 3 * axis : 3 * axis + 2] = sources - middle
+        rows[:, 3 * axis + 2] = 1
+        rows[:, 6:] = -targets[:, axis, None] * (sources - middle)
+    system[-2, 6] = system[-1, 7] = np.sqrt(TILT_PENALTY * count)
+    solution = np.linalg.lstsq(system, np.concatenate([*targets.T, [0, 0]]), rcond=None)[0]
+    about_middle = np.array([[1, 0, -middle[0]], [0, 1, -middle[1]], [0, 0, 1]])
+    return Transform(np.append(solution, 1).reshape(3, 3) @ about_middle)
 
 
 def _fitting(transform: Transform, own: DoubleArray, others: DoubleArray, tolerance: float) -> IntArray:
@@ -213,9 +259,9 @@ def _fitting(transform: Transform, own: DoubleArray, others: DoubleArray, tolera
     return np.flatnonzero((offsets**2).sum(axis=1) < tolerance**2)
 
 
-def _distinct(own: IntArray, others: IntArray) -> int:
-    """Points that stand for one match each: repeated print matches one place with many."""
-    return min(len(np.unique(own)), len(np.unique(others)))
+def _count_spots(frames: _Frames, points: IntArray) -> int:
+    """Places that points lie at: one that is found at two angles, or matched many times in print that repeats, counts once."""
+    return len(np.unique(frames.spots[points]))
 
 
 def extent_of(box: Box) -> tuple[float, float]:

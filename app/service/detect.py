@@ -147,7 +147,7 @@ class Detect:
             for vote, proof in zip(votes, proofs, strict=True)
             if proof is not None
         ]
-        strong = sorted(filter(self._is_strong, first), key=self._strength, reverse=True)
+        strong = sorted(filter(self._is_strong, first), key=self._by_points, reverse=True)
         repeats = chain.from_iterable(self._repeats(asked, sighting) for sighting in strong)
         return chain(strong, islice(repeats, MOST_REPEATS))
 
@@ -165,16 +165,16 @@ class Detect:
                 return
             yield again
 
-    def _strength(self, sighting: Sighting) -> float:
-        return self._model_set.calibration.proof.strength(sighting.found.proof, sighting.found.votes)
+    def _by_points(self, sighting: Sighting) -> float:
+        return self._model_set.calibration.proof.by_points(sighting.found)
 
     def _is_strong(self, sighting: Sighting) -> bool:
         """Whether it is worth another look."""
-        return self._strength(sighting) >= self._model_set.calibration.proof.doubtful_line
+        return self._by_points(sighting) >= self._model_set.calibration.proof.looked_from
 
     def _places(self, seen: Sequence[Sequence[Sighting]]) -> list[Place]:
         with stage("decide"):
-            strongest = sorted(chain.from_iterable(seen), key=self._strength, reverse=True)
+            strongest = sorted(chain.from_iterable(seen), key=self._by_points, reverse=True)
             return places_of(strongest[:MOST_SIGHTINGS], MOST_PLACES)
 
     def _ask(self, scene: _Scene, place: Place, served: Served, classes: frozenset[str] | None) -> list[_Candidate]:

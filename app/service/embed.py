@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.domain.values import FloatArray, PixelArray, Points
 from app.domain.views import crop, view_boxes
 from app.service.pools import stage
-from app.service.ports import Decode, Embedder, PointFinder
+from app.service.ports import Decode, Embedder, PointFinder, Rectify
 
 CROP_SIDE_PX = 512  # longest side of a stored crop: larger than any network here wants, so that a later one finds enough
 
@@ -26,6 +27,20 @@ class PictureCodec:
     encode_crop: Callable[[PixelArray], bytes]  # what is stored, at most CROP_SIDE_PX a side
     decode_crop: Callable[[bytes], PixelArray]
     resize: Callable[[PixelArray, int], PixelArray]  # any (h, w, 3) -> (side, side, 3), by stretching
+
+
+class PlaceEmbedder:
+    """Embeds places of a picture, each alone and upright."""
+
+    def __init__(self, *, rectify: Rectify, embedder: Embedder) -> None:
+        self._rectify = rectify
+        self._embedder = embedder
+
+    def __call__(self, pixels: PixelArray, quads: Sequence[NDArray[np.float64]]) -> FloatArray:
+        """Pixels (h, w, 3) and one or more quads (4, 2) in its longest sides -> embeddings (n, d)."""
+        longest = max(pixels.shape[:2])
+        squares = [self._rectify(pixels, quad * longest, self._embedder.side_px) for quad in quads]
+        return self._embedder(np.stack(squares)).embedding
 
 
 @dataclass(frozen=True, slots=True)

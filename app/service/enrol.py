@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from app.domain.changes import ExamplesAdded
 from app.domain.checks import WarningLimits, picture_warnings, print_warnings, support_warnings
-from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, Upload
+from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, PixelArray, Upload
 from app.domain.verification import Finds
 from app.errors import InvalidInput, VersionConflict
 from app.service.collection import Collection
@@ -67,6 +67,7 @@ class _Offer:
 
     example: Example
     crop: bytes
+    pixels: PixelArray  # of the crop
     warnings: tuple[ExampleWarning, ...]  # those that the picture alone gives
 
 
@@ -127,7 +128,9 @@ class Enrol:
     def _embed(self, prepared: _Prepared) -> _Offer:
         embedded = self._crop_embedder.embed(prepared.views)
         example = Example(prepared.example_id, prepared.picture.box, embedded.embedding, embedded.spread, embedded.points)
-        return _Offer(example, prepared.crop, picture_warnings(prepared.picture, embedded.dense, self._limits))
+        return _Offer(
+            example, prepared.crop, prepared.views.pixels, picture_warnings(prepared.picture, embedded.dense, self._limits)
+        )
 
     def _propose(self, class_name: str, offers: Sequence[_Offer], dry_run: bool) -> _Proposal:
         served = self._collection.served
@@ -144,7 +147,7 @@ class Enrol:
         model = self._fit(everything)
         with stage("search"):
             nearest = [_nearest_classes(class_name, offer.example, served) for offer in offers]
-        finds = [self._verifier.finds_in(offer.example, served) for offer in offers]
+        finds = [self._verifier.finds_in(offer.pixels, offer.example, served) for offer in offers]
         return _Proposal(
             ExamplesAdded(class_name, tuple(added.values()), model),
             EnrolmentReport(

@@ -47,6 +47,12 @@ class PointFinder(Protocol):
         ...
 
 
+class Rectify(Protocol):
+    def __call__(self, pixels: PixelArray, quad: NDArray[np.float64], side_px: int) -> PixelArray:
+        """Pixels (h, w, 3) -> (side, side, 3): what a convex quad (4, 2) in pixels encloses, its first corner at the top left."""
+        ...
+
+
 class Synthesizer(Protocol):
     def __call__(self, support: FloatArray, seed: int) -> FloatArray:
         """Support embeddings (k, d) -> synthetic embeddings of the same class (m, d), m may be 0."""

@@ -1,4 +1,4 @@
-"""Points of a picture -> votes -> proofs: which enrolled print it shows. Classification and enrolment come through here."""
+"""Points of a picture -> votes -> proofs -> looks: which enrolled print it shows. Classification and enrolment come here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Literal
 import numpy as np
 
 from app.domain.decision import Ranked, decide
+from app.domain.looks import quads_to_look_at, with_looks
 from app.domain.model_set import ModelSet
 from app.domain.prints import Printed, Vote
-from app.domain.values import Example, FloatArray, Outcome, PixelArray, Points
+from app.domain.values import Example, FloatArray, Outcome, PixelArray
 from app.domain.verification import NO_FINDS, AskedPoints, Finds, Found, extent_of
+from app.service.embed import PlaceEmbedder
 from app.service.follow import Served
 from app.service.pools import stage
 from app.service.ports import PointFinder
@@ -19,14 +21,16 @@ from app.service.ports import PointFinder
 Mode = Literal["auto", "always", "off"]
 
 VOTED = 15  # examples verified because points vote for them; docs/experiments.md
+MOST_VOTED = 50  # verified in all, where none of those is found: a soft picture gives most of its votes to chance
 VOTED_AT_ENROLMENT = 5  # examples that a new one is compared with, for the warnings about its print
 ALIKE = 5  # and because their classes look most alike
 SURE = 0.95  # probability of a match by look alone from which `auto` asks no further
 
 
 class Verifier:
-    def __init__(self, *, find_points: PointFinder, model_set: ModelSet, mode: Mode) -> None:
+    def __init__(self, *, find_points: PointFinder, embed_places: PlaceEmbedder, model_set: ModelSet, mode: Mode) -> None:
         self._find_points = find_points
+        self._embed_places = embed_places
         self._calibration = model_set.calibration
         self._mode = mode
 
@@ -53,31 +57,31 @@ class Verifier:
         """
         with stage("points"):
             points = self._find_points(pixels)
-        return self.finds_of(points, query, by_look, served, among)
-
-    def finds_of(
-        self, points: Points, query: FloatArray, by_look: Sequence[str], served: Served, among: frozenset[str] | None
-    ) -> Finds:
-        """`finds`, of the points of a picture."""
         with stage("vote"):
-            votes = served.prints.vote(points, VOTED, among)
+            votes = served.prints.vote(points, MOST_VOTED, among)
         with stage("verify"):
-            asked = _each_once([*(vote.printed for vote in votes), *_most_alike(query, by_look[:ALIKE], served)])
-            return self._proved(points, asked, _shares(votes))
+            asked, shares, voted = AskedPoints(points), _shares(votes), [vote.printed for vote in votes]
+            first = _each_once([*voted[:VOTED], *_most_alike(query, by_look[:ALIKE], served)])
+            finds = self._proved(asked, first, shares)
+            if not quads_to_look_at(finds, self._calibration.proof):
+                later = _each_once([*first, *voted])[len(first) :]
+                finds = _joined(finds, self._proved(asked, later, shares))
+        return self._looked_at(pixels, finds)
 
-    def finds_in(self, example: Example, served: Served) -> Finds:
-        """What an example shows of the print of others, itself among them."""
+    def finds_in(self, pixels: PixelArray, example: Example, served: Served) -> Finds:
+        """What an example, whose crop has these pixels, shows of the print of others, itself among them."""
         if self._mode == "off" or not served.prints.parts:
             return NO_FINDS
         with stage("vote"):
             votes = served.prints.vote(example.points, VOTED_AT_ENROLMENT)
         with stage("verify"):
-            return self._proved(example.points, [vote.printed for vote in votes], _shares(votes))
+            finds = self._proved(AskedPoints(example.points), [vote.printed for vote in votes], _shares(votes))
+        return self._looked_at(pixels, finds)
 
     def print_of_other(self, finds: Finds, class_name: str) -> tuple[str, Found] | None:
         """The strongest proof of another class than this, if it would be accepted."""
         proved = [
-            (self._calibration.proof.strength(found.proof, found.votes), name, found)
+            (self._calibration.proof.strength(found), name, found)
             for name, several in finds.items()
             for found in several
             if name != class_name
@@ -85,17 +89,26 @@ class Verifier:
         strength, name, found = max(proved, key=lambda one: (one[0], one[1]), default=(0.0, "", None))
         return None if found is None or strength < self._calibration.proof.line else (name, found)
 
-    def _proved(self, points: Points, asked: Sequence[Printed], shares: Mapping[str, float]) -> Finds:
-        proofs = AskedPoints(points).proofs(
-            [printed.example.points for printed in asked], [extent_of(printed.example.box) for printed in asked]
+    def _looked_at(self, pixels: PixelArray, finds: Finds) -> Finds:
+        with stage("look"):
+            quads = quads_to_look_at(finds, self._calibration.proof)
+            return with_looks(finds, quads, self._embed_places(pixels, quads)) if quads else finds
+
+    def _proved(self, asked: AskedPoints, examples: Sequence[Printed], shares: Mapping[str, float]) -> Finds:
+        proofs = asked.proofs(
+            [printed.example.points for printed in examples], [extent_of(printed.example.box) for printed in examples]
         )
         finds: dict[str, list[Found]] = {}
-        for printed, proof in zip(asked, proofs, strict=True):
+        for printed, proof in zip(examples, proofs, strict=True):
             if proof is not None:
                 finds.setdefault(printed.class_name, []).append(
                     Found(printed.example, proof, shares.get(printed.class_name, 0.0))
                 )
         return finds
+
+
+def _joined(some: Finds, more: Finds) -> Finds:
+    return {name: [*some.get(name, ()), *more.get(name, ())] for name in {**some, **more}}
 
 
 def _shares(votes: Iterable[Vote]) -> dict[str, float]:

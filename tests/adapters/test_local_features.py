@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.adapters.local_features import CELL_SHARE, GRID, SiftPoints
+from app.adapters.local_features import CELL_SHARE, GRID, SPARE, SiftPoints
 from app.domain.model_set import PointSettings
 from app.domain.values import PixelArray, Points
 from app.domain.verification import AskedPoints, Proof, matches_of
@@ -141,11 +142,19 @@ def test_a_weaker_contrast_finds_weaker_print() -> None:
 
 def test_a_strong_texture_in_a_part_of_a_picture_does_not_take_more_points_than_its_cells_may_keep() -> None:
     # The left sixth is one column of cells of the grid; what is printed beside it is much weaker.
-    texture, pale = squares(240, 40, cell_px=5), squares(240, 200, low=100, high=150)
+    texture, pale = squares(240, 40, cell_px=5), squares(240, 200, cell_px=8, low=100, high=150)
     x = find_points(np.concatenate([texture, pale], axis=1)).places[:, 0] / 65535
     most_in_texture = GRID * np.ceil(CELL_SHARE * 300 / GRID**2)
     assert len(find_points(texture, side_px=240)) > most_in_texture
     assert (x < 1 / GRID).sum() <= most_in_texture
+    assert len(x) == 300
+
+
+@pytest.mark.parametrize("cell_px", [5, 8, 12])
+def test_a_picture_with_strong_print_in_one_half_has_a_third_of_its_points_in_the_other(cell_px: int) -> None:
+    strong, pale = squares(240, 120, cell_px=cell_px), squares(240, 120, cell_px=cell_px, low=90, high=170)
+    x = find_points(np.concatenate([strong, pale], axis=1)).places[:, 0] / 65535
+    assert (x > 0.5).sum() >= 100
     assert len(x) == 300
 
 
@@ -162,6 +171,43 @@ HOSTILE = {
 @pytest.mark.parametrize("texture", HOSTILE)
 def test_a_hostile_texture_has_no_more_points_than_any_picture(texture: str) -> None:
     assert len(find_points(grey(HOSTILE[texture]))) <= 300
+
+
+class CountingSift:
+    """OpenCV's, and how many points it described."""
+
+    described = 0
+
+    def __init__(self, **settings: float) -> None:
+        self._sift = SIFT_OF_OPENCV.create(**settings)
+
+    def detect(self, picture: PixelArray) -> Sequence[cv2.KeyPoint]:
+        return self._sift.detect(picture)
+
+    def compute(self, picture: PixelArray, points: Sequence[cv2.KeyPoint]) -> tuple[Sequence[cv2.KeyPoint], PixelArray]:
+        CountingSift.described += len(points)
+        return self._sift.compute(picture, points)
+
+    create = classmethod(lambda cls, **settings: cls(**settings))
+
+
+SIFT_OF_OPENCV = cv2.SIFT
+
+
+@pytest.mark.parametrize("texture", ["checkerboard", "net", "dots"])
+def test_of_equally_strong_points_only_those_that_are_kept_are_described(monkeypatch: pytest.MonkeyPatch, texture: str) -> None:
+    monkeypatch.setattr(cv2, "SIFT", CountingSift)
+    monkeypatch.setattr(CountingSift, "described", 0)
+    picture = grey(HOSTILE[texture])
+    assert len(cv2.SIFT.create(nfeatures=SPARE * 300, contrastThreshold=0.02).detect(picture)) > 1_500  # OpenCV keeps equals
+    assert len(find_points(picture)) == CountingSift.described == 300
+
+
+@pytest.mark.parametrize("texture", ["checkerboard", "net", "dots"])
+def test_the_points_of_a_texture_lie_all_over_the_picture(texture: str) -> None:
+    x, y = (find_points(grey(HOSTILE[texture])).places[:, :2].astype(np.int64) * GRID // 65536).T
+    counts = np.bincount(y * GRID + x, minlength=GRID**2)
+    assert counts.max() <= np.ceil(CELL_SHARE * 300 / GRID**2)
 
 
 def test_descriptors_are_root_sift_of_one_length() -> None:

@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app import metrics
-from tests.api.drawings import ACME, OTHER, form
+from tests.api.drawings import ACME, OTHER, form, printed
 from tests.conftest import MakeClient
 
 
@@ -41,6 +41,18 @@ def test_each_stage_of_a_classification_is_timed(client: TestClient, stage: str)
     client.post("/classify", files=form(ACME))
 
     assert sample(client, series) > before
+
+
+@pytest.mark.parametrize("stage", ["points", "vote", "verify", "look"])
+def test_each_stage_of_a_proof_is_timed(make_client: MakeClient, stage: str) -> None:
+    client = make_client(verify="always")
+    client.post("/classes/label/examples", files=form(printed()))
+    series = f'firstsight_stage_seconds_count{{stage="{stage}"}}'
+    before = sample(client, series)
+
+    client.post("/classify", files=form(printed()))
+
+    assert sample(client, series) == before + 1
 
 
 @pytest.mark.parametrize("stage", ["points", "commit"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from app.domain.calibration import calibration_from_json, probability_of
-from app.domain.verification import Proof
+from app.domain.verification import Found, Proof
 from tests.fakes import calibration_for_tests
+from tests.values import example_of
 
 RIGHT, UP = [1.0, 0.0], [0.0, 1.0]
 
@@ -60,27 +61,37 @@ def test_probability_of_the_impossible_is_a_number() -> None:
     assert probability_of(steep.log_odds(1, threshold=-1, examples=1)) == 1
 
 
-PROOFS = calibration_for_tests().proof  # 0.5 ln(points) + the roots of coverage and agreement + votes; bias -1, similarity 0.5
+PROOFS = calibration_for_tests().proof  # 0.5 ln(points) + the roots of coverage and agreement + votes; bias -1
 QUAD = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
 
 
-def proof(points: int = 20, coverage: float = 0.49, agreement: float = 0.25) -> Proof:
-    return Proof(points, coverage, agreement, QUAD, np.arange(points))
+LOOKING = replace(PROOFS, look=2.0)
+
+
+def found(
+    points: int = 20, coverage: float = 0.49, agreement: float = 0.25, votes: float = 0.3, look: float | None = None
+) -> Found:
+    return Found(example_of("e"), Proof(points, coverage, agreement, QUAD, np.arange(points)), votes, look)
 
 
 def test_the_strength_of_a_proof_is_the_weighted_sum_of_what_it_has() -> None:
-    assert PROOFS.strength(proof(), votes=0.3) == pytest.approx(0.5 * math.log(20) + 0.7 + 0.5 + 0.3, abs=1e-6)
+    by_points = 0.5 * math.log(20) + 0.7 + 0.5 + 0.3
+    assert LOOKING.strength(found(look=0.6)) == pytest.approx(by_points + 1.2, abs=1e-6)
+    assert LOOKING.by_points(found(look=0.6)) == pytest.approx(by_points, abs=1e-6)
 
 
-@pytest.mark.parametrize("more", [{"points": 21}, {"coverage": 0.5}, {"agreement": 0.26}])
+@pytest.mark.parametrize("more", [{"points": 21}, {"coverage": 0.5}, {"agreement": 0.26}, {"votes": 0.31}, {"look": 0.01}])
 def test_more_of_anything_makes_a_proof_stronger(more: dict[str, Any]) -> None:
-    assert PROOFS.strength(proof(**more), votes=0.3) > PROOFS.strength(proof(), votes=0.3)
+    assert LOOKING.strength(found(**more)) > LOOKING.strength(found())
 
 
-@pytest.mark.parametrize(("by_similarity", "fused"), [(-4.0, 0.0), (0.0, 2.0), (10.0, 10.0)])
-def test_a_proof_never_lowers_what_similarity_says(by_similarity: float, fused: float) -> None:
-    # The greater of similarity alone, and half of it less 1 plus 3.
-    assert PROOFS.log_odds(by_similarity, strength=3.0) == pytest.approx(fused)
+@pytest.mark.parametrize("look", [None, 0.0, -0.7])
+def test_a_place_that_is_unlike_or_was_not_looked_at_takes_nothing_from_a_proof(look: float | None) -> None:
+    assert LOOKING.strength(found(look=look)) == LOOKING.by_points(found())
+
+
+def test_the_log_odds_of_a_proof_are_its_strength_from_the_bias_on() -> None:
+    assert PROOFS.log_odds(3.0) == 2.0
 
 
 def test_calibration_survives_json() -> None:
@@ -110,7 +121,10 @@ def test_calibration_survives_json() -> None:
         (["proof", "line"], "high", "calibration.proof.line"),
         (["proof", "luck"], 1.0, "luck"),
         (["proof", "target_far"], 0.0, "proof.target_far"),
-        (["proof", "votes"], -1.0, "proof.log_points, coverage, agreement, votes"),
+        (["proof", "votes"], -1.0, "weights log_points, coverage, agreement, votes, look"),
+        (["proof", "look"], -1.0, "weights log_points, coverage, agreement, votes, look"),
+        (["proof", "look"], ..., "look"),
+        (["proof", "looked_from"], -0.1, "proof.looked_from"),
         (["proof", "doubtful_line"], 3.5, "proof.doubtful_line"),
         (["proof", "ambiguous_margin"], -0.1, "ambiguous_margin"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -136,6 +138,16 @@ def test_a_weak_proof_makes_a_class_doubtful() -> None:
     assert decide([weak], CALIBRATION) == (Outcome.DOUBTFUL, None, Reason.BELOW_THRESHOLD)
 
 
+# By similarity alone: 20 for each that it lies above 0.6, and 0.5 more. By the proof of 60 points: its strength less 1.
+@pytest.mark.parametrize(("similarity", "log_odds"), [(0.1, 2.96), (0.7, 2.96), (0.75, 3.5)])
+def test_the_log_odds_are_those_of_the_proof_or_those_of_similarity_whichever_are_greater(
+    similarity: float, log_odds: float
+) -> None:
+    (proved,) = rank([(class_state("acme"), similarity)], {"acme": [found("acme0", 60)]}, CALIBRATION, classes=2)
+    assert proved.log_odds == pytest.approx(log_odds, abs=0.005)
+    assert proved.candidate.probability == probability_of(proved.log_odds)
+
+
 def test_a_users_threshold_does_not_move_the_ground_of_print() -> None:
     (proved,) = rank([(class_state("acme", user_threshold=1.0), 0.1)], {"acme": [found("acme0", 60)]}, CALIBRATION, classes=2)
     assert proved.candidate.accepted
@@ -184,3 +196,45 @@ def test_evidence_shows_proofs_first_and_in_pixels_of_the_whole_picture() -> Non
     assert [one.example_id for one in shown] == ["a", "b", "d"]
     assert shown[0].verified == Verified(60, 0.5, ((100.0, 50.0), (300.0, 50.0), (300.0, 450.0), (100.0, 450.0)))
     assert shown[1].verified is None
+
+
+# With 8 points a proof has strength 2.95; where looks count 2, one of 0.5 brings it to 3.95, above the line of 3.
+LOOKING = replace(CALIBRATION, proof=replace(CALIBRATION.proof, look=2.0))
+
+
+@pytest.mark.parametrize(
+    ("look", "outcome"), [(0.5, Outcome.MATCH), (0.01, Outcome.DOUBTFUL), (-0.5, Outcome.DOUBTFUL), (None, Outcome.DOUBTFUL)]
+)
+def test_a_few_points_are_enough_where_the_place_looks_like_the_example(look: float | None, outcome: Outcome) -> None:
+    proved = replace(found("acme0", 8), look=look)
+    ranked = rank([(class_state("acme"), 0.1)], {"acme": [proved]}, LOOKING, classes=2)
+    assert decide(ranked, LOOKING)[0] is outcome
+
+
+def test_many_points_are_enough_whatever_the_look() -> None:
+    unlike = replace(found("acme0", 60), look=-1.0)
+    ranked = rank([(class_state("acme"), 0.1)], {"acme": [unlike]}, LOOKING, classes=2)
+    assert decide(ranked, LOOKING) == (Outcome.MATCH, "acme", None)
+
+
+@pytest.mark.parametrize(
+    ("looks", "decided"),
+    [
+        ((0.8, 0.3), (Outcome.MATCH, "acme", None)),
+        ((0.3, 0.8), (Outcome.MATCH, "other", None)),
+        ((0.80, 0.75), (Outcome.DOUBTFUL, None, Reason.AMBIGUOUS)),  # 0.1 of strength apart
+    ],
+)
+def test_siblings_of_equal_points_are_told_apart_by_the_look(
+    looks: tuple[float, float], decided: tuple[Outcome, str | None, Reason | None]
+) -> None:
+    finds = {name: [replace(found(f"{name}0", 60), look=look)] for name, look in zip(("acme", "other"), looks, strict=True)}
+    ranked = rank([(class_state("acme"), 0.1), (class_state("other"), 0.1)], finds, LOOKING, classes=2)
+    assert decide(ranked, LOOKING) == decided
+
+
+def test_of_several_proofs_of_a_class_the_one_that_looks_alike_is_shown_first() -> None:
+    finds = {"acme": [found("acme0", 60), replace(found("acme1", 50), look=0.9)]}
+    (one,) = rank([(class_state("acme", examples=2), 0.1)], finds, LOOKING, classes=2)
+    assert [each.example.id for each in one.found] == ["acme1", "acme0"]
+    assert one.strength == LOOKING.proof.strength(finds["acme"][1])

@@ -340,6 +340,37 @@ def test_a_change_lays_out_a_few_examples_again_and_leaves_the_rest_to_the_backg
     assert [part.size for part in many.compacted().parts] == [100 + MERGED_AT_ONCE]
 
 
+@pytest.mark.parametrize("first", [1, 20, 5 * MERGED_AT_ONCE])
+def test_a_thousand_changes_that_the_background_has_no_time_for_leave_few_parts(first: int) -> None:
+    folded = EMPTY.fold(addition("first", first))
+    for number in range(1_000):
+        folded = folded.fold(addition(f"{number}"))
+    # A part that no change lays out again has more than a third of MERGED_AT_ONCE.
+    assert len(folded.parts) <= 3 * 1_000 / MERGED_AT_ONCE
+    assert sum(part.size for part in folded.parts) == 1_000 + first
+
+
+def test_votes_do_not_know_how_long_the_background_took() -> None:
+    changes = [addition("large", 5 * MERGED_AT_ONCE)]
+    for number in range(4 * MERGED_AT_ONCE):
+        example = _example("e", number, POOL[number % len(POOL)][np.newaxis])
+        changes.append(Committed(2 + number, ExamplesAdded(f"{number}", (example,), model_of((1, 0)))))
+        if number % 3 == 0:
+            changes.append(Committed(2 + number, ClassRemoved(f"{number}")))
+    waiting, rebuilt = EMPTY.fold(*changes), EMPTY.from_snapshot(snapshot_after(changes))
+    asked = points_of(np.concatenate([POOL[3:], STRANGERS]))
+    assert len(waiting.parts) > 2
+    assert shown(waiting.vote(asked, 100)) == shown(waiting.compacted().vote(asked, 100)) == shown(rebuilt.vote(asked, 100))
+
+
+def test_parts_whose_examples_are_all_gone_are_let_go() -> None:
+    three = EMPTY.fold(addition("a", 20), addition("b", 4), addition("c"))
+    assert [part.size for part in three.parts] == [20, 4, 1]
+    less = three.fold(*(Committed(4 + number, ExampleRemoved("b", f"e{number}", model_of((1, 0)))) for number in range(4)))
+    assert [part.size for part in less.parts] == [20, 1]
+    assert less.fold(Committed(8, ClassRemoved("a")), Committed(9, ClassRemoved("c"))).parts == ()
+
+
 def test_a_change_shares_the_parts_that_it_does_not_touch() -> None:
     large = EMPTY.fold(addition("a", 20))
     with_small = large.fold(addition("b"))

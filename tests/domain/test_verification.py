@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
+from app.domain import verification
 from app.domain.values import Box, Points
 from app.domain.verification import (
     LENGTH_SQUARED,
@@ -20,9 +21,11 @@ from app.domain.verification import (
     AskedPoints,
     DoubleArray,
     Proof,
+    Transform,
     affine_through,
     clipped,
     extent_of,
+    homography_through,
     hull_area,
     is_sane,
     matches_of,
@@ -242,17 +245,85 @@ def test_a_line_of_text_is_proved_and_covers_next_to_nothing() -> None:
     assert proof.coverage < 0.02
 
 
+@pytest.mark.parametrize("degrees", [0, 30, 90])
+def test_points_nearly_on_one_line_prove_nothing(degrees: float) -> None:
+    matrix = similarity(degrees, 1)
+    line = drawn(30, top=0.4975, height=0.005).moved(matrix, 0.5 - matrix @ (0.5, 0.5))
+    assert proof_of(line, line.moved(*HALVED)) is None
+    with_more = line + drawn(8, seed=1)
+    assert proved(with_more, with_more.moved(*HALVED)).points == 38
+
+
 def test_points_that_share_two_places_prove_nothing() -> None:
     places = np.array([[0.1, 0.1], [0.1, 0.1], [0.9, 0.9], [0.9, 0.9]])  # as SIFT does at a place that has two angles
     example = Drawn(places, np.full(4, 0.05), np.array([0, 2, 0, 2]), root_sift(4))
     assert proof_of(example, example.moved(*HALVED)) is None
 
 
-def test_two_points_at_one_place_are_no_obstacle_where_there_are_others() -> None:
+def test_a_place_that_has_points_at_two_angles_counts_once() -> None:
     example = PRINT + Drawn(PRINT.places[:5], PRINT.sizes[:5], PRINT.angles[:5] + 2, root_sift(5, seed=1))
     proof = proved(example, example.moved(*HALVED))
-    assert proof.points == 65
+    assert (proof.points, len(proof.used)) == (60, 65)
     np.testing.assert_allclose(proof.quad, SIMILARITIES["halved"][2], atol=EXACT)
+
+
+def test_three_places_prove_nothing_however_many_points_they_have() -> None:
+    places = np.array([[0.1, 0.1], [0.9, 0.2], [0.5, 0.9]] * 3)
+    example = Drawn(places, np.full(9, 0.05), np.linspace(0, 6, 9), root_sift(9))
+    assert proof_of(example, example.moved(*HALVED)) is None
+
+
+def tilted(example: Drawn, matrix: DoubleArray) -> Drawn:
+    """As a homography moves them, with the size and the angle that it has at each place."""
+    homogeneous = np.column_stack([example.places, np.ones(len(example.places))]) @ matrix.T
+    places, depths = homogeneous[:, :2] / homogeneous[:, 2:], homogeneous[:, 2]
+    slopes = (matrix[:2, :2] - places[:, :, None] * matrix[2, :2]) / depths[:, None, None]  # (n, 2, 2)
+    headings = np.einsum("nij,nj->ni", slopes, np.column_stack([np.cos(example.angles), np.sin(example.angles)]))
+    sizes = example.sizes * np.sqrt(np.linalg.det(slopes))
+    return Drawn(places, sizes, np.arctan2(headings[:, 1], headings[:, 0]), example.descriptors)
+
+
+# The right edge is farther off than the left one: (0.5 x + 0.2, 0.5 y + 0.2) / (1 + 0.6 x).
+STEEP = np.array([[0.5, 0, 0.2], [0, 0.5, 0.2], [0.6, 0, 1]])
+STEEP_CORNERS = [[0.2, 0.2], [0.7 / 1.6, 0.2 / 1.6], [0.7 / 1.6, 0.7 / 1.6], [0.2, 0.7]]
+
+
+def test_a_print_seen_steeply_from_the_side_is_found_to_its_corners() -> None:
+    proof = proved(PRINT, tilted(PRINT, STEEP))
+    np.testing.assert_allclose(proof.quad, STEEP_CORNERS, atol=0.025)
+    assert proof.points == 60
+
+
+def test_without_the_tilt_a_steep_print_would_lose_corners_and_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "TILTED_FROM", 61)
+    proof = proved(PRINT, tilted(PRINT, STEEP))
+    assert np.abs(proof.quad - STEEP_CORNERS).max() > 0.08
+    assert proof.points < 50
+
+
+def test_a_print_that_is_not_tilted_keeps_its_affine_transform() -> None:
+    # Pulled by a tenth of the tolerance here and there: a homography would follow that, and find no more points.
+    moved = PRINT.moved(*HALVED)
+    places = moved.places + np.random.default_rng(0).normal(0, 0.002, moved.places.shape)
+    quad = proved(PRINT, Drawn(places, moved.sizes, moved.angles, moved.descriptors)).quad
+    np.testing.assert_allclose(quad[0] - quad[1], quad[3] - quad[2], atol=1e-12)
+
+
+def test_a_homography_is_solved_by_least_squares() -> None:
+    matrix = np.array([[0.6, 0.1, 0.1], [-0.05, 0.5, 0.3], [0.05, -0.1, 1]])
+    exact = Transform(matrix)
+    found = homography_through(PRINT.places, exact(PRINT.places))
+    np.testing.assert_allclose(found(UNIT), exact(UNIT), atol=2e-3)  # the penalty takes a little of the tilt
+
+
+def test_eight_points_off_their_places_tip_the_plane_no_farther_than_the_penalty_lets_them() -> None:
+    farthest = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        sources = rng.uniform(0, 1, (8, 2))
+        targets = 0.5 * sources + 0.25 + rng.normal(0, 0.01, (8, 2))  # half of what a point may be off
+        farthest.append(np.abs(homography_through(sources, targets)(UNIT) - square(0.5, 0.25, 0.25)).max())
+    assert max(farthest) < 0.2  # without the penalty 0.3
 
 
 def test_matches_that_lie_anywhere_prove_nothing() -> None:
@@ -315,15 +386,28 @@ def test_the_ratio_test_by_hand() -> None:
     similarities = np.array(
         [
             [0.9, 0.5, 0.1],  # 0.1 / 0.5 = 0.2
-            [0.4, 0.5, 0.1],  # 0.5 / 0.6 = 0.833
-            [0.1, 0.50, 0.64],  # 0.36 / 0.50 = 0.72
-            [0.1, 0.50, 0.638],  # 0.362 / 0.50 = 0.724
-            [0.5, 0.5, 0.5],  # 1
+            [0.65, 0.72, 0.1],  # 0.28 / 0.35 = 0.8
+            [0.1, 0.60, 0.712],  # 0.288 / 0.40 = 0.72
+            [0.1, 0.60, 0.710],  # 0.290 / 0.40 = 0.725
+            [0.8, 0.8, 0.8],  # 1
             [0.0, 1.0, 0.9],  # 0
         ]
     )
     own, others = matches_of((similarities * LENGTH_SQUARED).astype(np.float32))
     assert (own.tolist(), others.tolist()) == ([0, 2, 5], [0, 2, 1])
+
+
+def test_points_that_are_not_alike_are_no_matches_and_move_the_others_to_no_other_position() -> None:
+    # From 0.7 on. By the ratio test those of 0.5 and 0.699 would pass too.
+    nearest = np.array([0.1, 0.701, 0.699, 0.9, 0.5, 0.701])
+    similarities = np.column_stack([np.full(6, 0.05), nearest]) * LENGTH_SQUARED
+    own, others = matches_of(similarities.astype(np.float32))
+    assert (own.tolist(), others.tolist()) == ([1, 3, 5], [1, 1, 1])
+
+
+def test_a_picture_of_which_no_point_is_alike_has_no_matches() -> None:
+    own, others = matches_of(np.full((5, 3), 0.6 * LENGTH_SQUARED, np.float32))
+    assert (len(own), len(others)) == (0, 0)
 
 
 def test_an_example_of_one_point_has_no_second_nearest_and_no_matches() -> None:
@@ -338,7 +422,7 @@ def test_a_point_that_fits_two_equally_matches_neither_however_its_length_was_ro
 
 
 def test_the_best_matches_are_kept_in_the_order_of_the_points() -> None:
-    nearness = np.random.default_rng(0).permutation(np.linspace(0.5, 0.99, MOST_MATCHES + 50))
+    nearness = np.random.default_rng(0).permutation(np.linspace(0.71, 0.99, MOST_MATCHES + 50))
     similarities = np.column_stack([nearness, np.full(len(nearness), 0.1)]) * LENGTH_SQUARED
     own, _ = matches_of(similarities.astype(np.float32))
     assert own.tolist() == np.sort(np.argsort(-nearness)[:MOST_MATCHES]).tolist()
@@ -360,6 +444,24 @@ def test_an_affine_transform_is_solved_by_least_squares() -> None:
     transform = affine_through(PRINT.places, PRINT.places @ matrix.T + shift)
     assert transform is not None
     np.testing.assert_allclose(transform.matrix, [[0.6, 0.1, 0.1], [-0.05, 0.5, 0.3], [0, 0, 1]], atol=1e-9)
+
+
+def test_an_affine_transform_through_points_that_are_off_is_the_nearest_to_all() -> None:
+    rng = np.random.default_rng(0)
+    targets = PRINT.places @ np.array([[0.6, 0.1], [-0.05, 0.5]]).T + rng.normal(0, 0.02, (60, 2))
+    transform = affine_through(PRINT.places, targets)
+    assert transform is not None
+    solved = np.linalg.lstsq(np.column_stack([PRINT.places, np.ones(60)]), targets, rcond=None)[0]
+    np.testing.assert_allclose(transform.matrix[:2], solved.T, atol=1e-9)
+
+
+@pytest.mark.parametrize(("thickness", "is_enough"), [(0.0, False), (0.008, False), (0.012, True)])
+def test_points_thinner_than_a_hundredth_of_their_length_leave_an_affine_transform_open(
+    thickness: float, is_enough: bool
+) -> None:
+    along = np.tile(np.linspace(-0.3, 0.3, 7), 2)
+    sources = np.column_stack([along, np.repeat([-1, 1], 7) * thickness * along.std()]) @ similarity(25, 1).T + 0.5
+    assert (affine_through(sources, 0.5 * sources) is not None) == is_enough
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,22 @@ from app.service.classes import Classes
 from app.service.classify import Classify
 from app.service.collection import Collection
 from app.service.detect import Detect
-from app.service.embed import CropEmbedder
+from app.service.embed import CropEmbedder, PlaceEmbedder
 from app.service.enrol import Enrol, EnrolmentReport
 from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
 from app.service.ports import PointFinder, Store
 from app.service.verify import Mode, Verifier
-from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests, prints_for_tests, raw_bytes, raw_codec
+from tests.fakes import (
+    FakeEmbedder,
+    FakePointFinder,
+    model_set_for_tests,
+    prints_for_tests,
+    raw_bytes,
+    raw_codec,
+    rectify_nearest,
+)
 
 Colour = tuple[int, int, int]
 RED, GREEN, BLUE, WHITE = (230, 20, 20), (20, 200, 20), (20, 20, 230), (250, 250, 250)
@@ -75,7 +83,12 @@ class Service:
             prints=prints_for_tests(self.model_set),
             in_background=lambda job: job(),
         )
-        verifier = Verifier(find_points=find_points, model_set=self.model_set, mode=verify)
+        verifier = Verifier(
+            find_points=find_points,
+            embed_places=PlaceEmbedder(rectify=rectify_nearest, embedder=embedder),
+            model_set=self.model_set,
+            mode=verify,
+        )
         self.galleries.start()
         self.collection = Collection(store=self.store, galleries=self.galleries, pools=pools, keep_crops=keep_crops)
         self.enrol_many = Enrol(

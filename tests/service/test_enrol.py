@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -286,10 +287,10 @@ def laid_on(ground: bytes, picture: bytes) -> bytes:
 SHELF = drawing(GREEN, side_px=128)
 
 
-def tinted(picture: bytes) -> bytes:
+def tinted(picture: bytes, *, tint: int = 60) -> bytes:
     """Redder and less blue, and of the same grey, so that the points are the same."""
     pale = raw_codec().decode_crop(picture).astype(int) // 2 + 64
-    return raw_bytes((pale + np.array([60, 0, -60])).astype(np.uint8))
+    return raw_bytes((pale + np.array([tint, 0, -tint])).astype(np.uint8))
 
 
 def test_the_print_of_another_class_is_warned_about_by_class_and_example(service: Service) -> None:
@@ -341,6 +342,18 @@ def test_a_near_duplicate_by_look_and_by_print_is_told_once(service: Service) ->
 def test_a_repeat_is_no_duplicate_of_itself(service: Service) -> None:
     service.enrol("acme", printed(1))
     assert not codes(service.enrol("acme", printed(1))) & {WarningCode.NEAR_DUPLICATE, WarningCode.PRINT_OF_OTHER}
+
+
+@pytest.mark.parametrize(("tint", "is_warned"), [(60, True), (-60, False)])
+def test_the_look_of_a_crop_says_whether_a_shared_print_is_that_of_another(
+    make_service: Callable[..., Service], tint: int, is_warned: bool
+) -> None:
+    model_set = model_set_for_tests()
+    proof = replace(model_set.calibration.proof, look=5.0, line=7.0)  # all points of a print come to 5.0
+    service = make_service(model_set=replace(model_set, calibration=replace(model_set.calibration, proof=proof)))
+    service.enrol("acme", tinted(printed(1), tint=tint))
+    report = service.enrol("shelf", laid_on(SHELF, tinted(printed(1))))
+    assert (WarningCode.PRINT_OF_OTHER in codes(report)) == is_warned
 
 
 def test_a_dry_run_warns_about_print_too(service: Service) -> None:

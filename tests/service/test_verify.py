@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from app.domain.model_set import ModelSet
 from app.domain.values import Answer, Box, Candidate, Outcome, PixelArray, Points, Reason, Upload, Verified
 from app.service.classify import SHORTLIST
+from app.service.embed import PlaceEmbedder
 from app.service.pools import Deadline
-from app.service.verify import ALIKE, Mode, Verifier
-from tests.fakes import FakePointFinder, model_set_for_tests, raw_bytes, raw_codec
+from app.service.verify import ALIKE, VOTED, MOST_VOTED, Mode, Verifier
+from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests, raw_bytes, raw_codec, rectify_nearest
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Colour, Service, drawing, printed
 
 MakeService = Callable[..., Service]
@@ -49,6 +52,10 @@ def best_proof(candidate: Candidate) -> Verified:
     verified = candidate.evidence[0].verified
     assert verified is not None
     return verified
+
+
+def proved_in(answer: Answer) -> set[str]:
+    return {candidate.class_name for candidate in answer.candidates if candidate.evidence[0].verified}
 
 
 def classify_box(service: Service, picture: bytes, box: Box) -> Answer:
@@ -124,6 +131,49 @@ def test_two_classes_of_one_print_are_ambiguous_and_both_are_proved(service: Ser
     assert [best_proof(candidate).quad for candidate in answer.candidates] == [rectangle(40, 24)] * 2
 
 
+def looking(**changed: float) -> ModelSet:
+    """Proofs are weighed by their points and by the look of their places."""
+    model_set = model_set_for_tests()
+    proof = replace(model_set.calibration.proof, **({"look": 5.0} | changed))
+    return replace(model_set, calibration=replace(model_set.calibration, proof=proof))
+
+
+@pytest.mark.parametrize("shown", ["red", "blue"])
+def test_two_flavours_of_one_print_are_told_apart_by_the_look_of_the_place(make_service: MakeService, shown: str) -> None:
+    flavours = {"red": tinted(printed(1), 40), "blue": tinted(printed(1), -40)}
+    picture = scene((flavours[shown], 40, 24))
+    answers = []
+    for model_set in (looking(look=0.0), looking()):
+        service = make_service(model_set=model_set)
+        for name, flavour in flavours.items():
+            service.enrol(name, flavour)
+        answers.append(service.classify(picture))
+    unlooked, looked = answers
+    assert (unlooked.outcome, unlooked.reason) == (Outcome.DOUBTFUL, Reason.AMBIGUOUS)
+    assert (looked.outcome, looked.decision) == (Outcome.MATCH, shown)
+    assert [best_proof(candidate).points for candidate in looked.candidates] == [ALL_POINTS] * 2
+
+
+def test_two_things_in_a_picture_are_each_looked_at_where_they_are(make_service: MakeService) -> None:
+    # Neither has the points for the line of 6 alone, and each looks like itself only where it lies.
+    service = make_service(model_set=looking(line=6.0))
+    acme, other = tinted(printed(1), 40), tinted(printed(2), -40)
+    service.enrol("acme", acme)
+    service.enrol("other", other)
+    answer = service.classify(scene((acme, 8, 24), (other, 112, 48)))
+    assert [candidate.accepted for candidate in answer.candidates] == [True, True]
+    assert {best_proof(candidate).quad for candidate in answer.candidates} == {rectangle(8, 24), rectangle(112, 48)}
+
+
+@pytest.mark.parametrize(("looked_from", "outcome"), [(2.0, Outcome.MATCH), (9.0, Outcome.DOUBTFUL)])
+def test_a_place_whose_points_are_too_weak_is_not_looked_at(
+    make_service: MakeService, looked_from: float, outcome: Outcome
+) -> None:
+    service = make_service(model_set=looking(line=6.0, looked_from=looked_from))
+    service.enrol("acme", printed(1))
+    assert service.classify(scene((printed(1), 40, 24))).outcome is outcome
+
+
 def test_only_the_print_of_the_classes_asked_about_is_found(service: Service) -> None:
     for name, seed in (("acme", 1), ("other", 2)):
         service.enrol(name, printed(seed))
@@ -152,9 +202,61 @@ def test_where_all_share_a_print_those_that_look_most_alike_are_proved(service: 
     for tint in tints:
         service.enrol(f"{tint}", tinted(printed(1), tint))
     answer = service.classify(tinted(printed(1), 30), top_k=len(tints))
-    proved = {candidate.class_name for candidate in answer.candidates if candidate.evidence[0].verified}
+    proved = proved_in(answer)
     assert "30" in proved
     assert len(proved) == ALIKE
+
+
+def words(seed: int) -> PixelArray:
+    """Twelve blocks of print."""
+    return pixels_of(printed(seed, side_px=32))[:24]
+
+
+def torn(*prints: PixelArray, seed: int = 0) -> bytes:
+    """All blocks of these prints, strewn over a green ground of 256 x 128."""
+    pixels = pixels_of(scene(width=256, height=128))
+    places = np.random.default_rng(seed).permutation(256 * 128 // 64)
+    blocks = [block for one in prints for row in np.split(one, 3) for block in np.split(row, 4, axis=1)]
+    for place, block in zip(places.tolist(), blocks, strict=False):
+        y, x = 8 * (place // 32), 8 * (place % 32)
+        pixels[y : y + 8, x : x + 8] = block
+    return raw_bytes(pixels)
+
+
+TORN = 20  # examples whose points are in the picture, none where it belongs; more than are verified at first
+FAINT, STRONG = tinted(printed(1, side_px=24), 40), printed(2, side_px=48)  # 9 points and 36
+CROWDED = scene(
+    (torn(*(words(100 + number) for number in range(TORN))), 0, 0), (FAINT, 8, 152), (STRONG, 80, 144), width=256, height=200
+)
+
+
+def crowded(make_service: MakeService, **changed: float) -> Service:
+    """A service in which the faint print is the last of all that the points of the picture vote for."""
+    service = make_service(model_set=looking(look=0.0, line=2.5, **changed))
+    for number in range(TORN):
+        service.enrol(f"torn {number}", raw_bytes(words(100 + number)))
+    service.enrol("faint", FAINT)
+    votes = service.galleries.current.prints.vote(FakePointFinder()(pixels_of(CROWDED)), MOST_VOTED)
+    assert [vote.printed.class_name for vote in votes].index("faint") >= VOTED
+    return service
+
+
+def test_print_that_few_points_vote_for_is_found_where_nothing_else_is(make_service: MakeService) -> None:
+    answer = crowded(make_service).classify(CROWDED)
+    assert (answer.outcome, answer.decision) == (Outcome.MATCH, "faint")
+    assert best_proof(answer.candidates[0]).quad == rectangle(8, 152, 24, 24)
+
+
+def test_where_print_was_found_that_of_few_votes_is_not_looked_for(make_service: MakeService) -> None:
+    service = crowded(make_service)
+    service.enrol("strong", STRONG)
+    assert proved_in(service.classify(CROWDED, top_k=50)) == {"strong"}
+
+
+def test_what_was_found_too_weakly_to_be_looked_at_stands_beside_what_is_found_later(make_service: MakeService) -> None:
+    service = crowded(make_service, looked_from=9.0)
+    service.enrol("strong", STRONG)
+    assert proved_in(service.classify(CROWDED, top_k=50)) == {"strong", "faint"}
 
 
 @pytest.mark.parametrize("mode", ["off", "always", "auto"])
@@ -224,7 +326,9 @@ def test_where_nobody_has_print_no_points_are_looked_for(make_service: MakeServi
 
 @pytest.mark.parametrize(("mode", "wanted_px"), [("off", 0), ("auto", 64), ("always", 64)])
 def test_pictures_are_decoded_as_large_as_points_need_them(mode: Mode, wanted_px: int) -> None:
-    assert Verifier(find_points=FakePointFinder(), model_set=model_set_for_tests(), mode=mode).wanted_px == wanted_px
+    embed_places = PlaceEmbedder(rectify=rectify_nearest, embedder=FakeEmbedder())
+    verifier = Verifier(find_points=FakePointFinder(), embed_places=embed_places, model_set=model_set_for_tests(), mode=mode)
+    assert verifier.wanted_px == wanted_px
 
 
 def test_what_was_removed_or_renamed_is_found_no_more_or_by_its_new_name(service: Service) -> None:
