@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def asked_pictures(config: Config, fronts: Fronts) -> list[Asked]:
     twins = [sibling_name(fronts.names[place]) for place in fronts.templates]
     for _ in range(config.asked):
         shown = renders(config, fronts.pixels, fronts.aspects, PHONE)
-        asked += [Asked(pixels, name, "fronts") for name, pixels in zip(known, shown, strict=False)]
+        asked += [Asked(pixels, name, "fronts") for name, pixels in zip(known, islice(shown, len(known)), strict=True)]
         asked += [Asked(pixels, None, "unknown fronts") for pixels in shown]
         shown = renders(config, fronts.siblings, fronts.aspects[fronts.templates], PHONE)
         asked += [Asked(pixels, name, "siblings") for name, pixels in zip(twins, shown, strict=True)]
