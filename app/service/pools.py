@@ -56,7 +56,7 @@ class Deadline:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Adds the time spent inside to the histogram of a stage: decode, embed, points, vote, verify, look, search, decide or commit."""
+    """Adds the time spent inside to the histogram of a stage: decode, embed, points, vote, verify, look, search, decide, commit."""
     started = time.perf_counter()
     try:
         yield

@@ -14,7 +14,7 @@ from app.domain.values import Answer, Box, Candidate, Outcome, PixelArray, Point
 from app.service.classify import SHORTLIST
 from app.service.embed import PlaceEmbedder
 from app.service.pools import Deadline
-from app.service.verify import ALIKE, VOTED, MOST_VOTED, Mode, Verifier
+from app.service.verify import ALIKE, MOST_VOTED, VOTED, Mode, Verifier
 from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests, raw_bytes, raw_codec, rectify_nearest
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Colour, Service, drawing, printed
 
