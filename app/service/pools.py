@@ -56,7 +56,7 @@ class Deadline:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Adds the time spent inside to the histogram of a stage: decode, embed, points, vote, verify, look, search, decide, commit."""
+    """Adds the time spent inside to the histogram of a stage, decode or embed for instance; `app/metrics.py` names them all."""
     started = time.perf_counter()
     try:
         yield
