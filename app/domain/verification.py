@@ -34,6 +34,7 @@ SIZE_TOLERANCE = 0.7  # ln of the ratio of their scales
 GUIDED_SIMILARITY = 0.85  # of descriptors; a point where the transform puts it needs no ratio test
 TILTED_FROM = 8  # points: a homography has two unknowns more than an affine transform, and takes more to be known
 TILT_PENALTY = 1e-4  # on its tilt, squared, for each point: a few that are off their place must not tip the plane
+LEAST_COVERAGE = 0.02  # share of the example: less is a word of its lettering, which stands on other things too
 THINNEST = 0.01  # smallest over largest spread of points; nearly on a line, they leave the transform across it open
 
 
@@ -144,13 +145,14 @@ class AskedPoints:
         fitting = _fitting(transform, self.frames.places[own], example.places[others], TOLERANCES[-1])
         own, others = own[fitting], others[fitting]
         points = min(_count_spots(self.frames, own), _count_spots(example, others))
-        if points < LEAST_POINTS:
+        coverage = min(1.0, hull_area(example.places[np.unique(others)]) / (extent[0] * extent[1]))
+        if points < LEAST_POINTS or coverage < LEAST_COVERAGE:
             return None
         inside = _inside(quad, self.frames.places)
         used = np.unique(own)
         return Proof(
             points=points,
-            coverage=min(1.0, hull_area(example.places[np.unique(others)]) / (extent[0] * extent[1])),
+            coverage=coverage,
             agreement=float(np.isin(np.flatnonzero(inside), used).sum() / max(1, inside.sum())),
             quad=quad,
             used=used,

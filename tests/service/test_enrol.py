@@ -313,7 +313,7 @@ def test_print_of_its_own_class_or_of_nobody_is_not_that_of_another(service: Ser
 def test_a_corner_of_another_print_is_proved_and_too_little_to_warn_about(service: Service) -> None:
     acme = service.enrol("acme", printed(1)).examples[0]
     mixed = raw_codec().decode_crop(printed(2)).copy()
-    mixed[:16, :16] = raw_codec().decode_crop(printed(1))[:16, :16]
+    mixed[:24, :24] = raw_codec().decode_crop(printed(1))[:24, :24]
     report = service.enrol("other", raw_bytes(mixed))
     shown = service.classify(raw_bytes(mixed), classes=["acme"]).candidates[0]
     assert (shown.evidence[0].example_id, shown.accepted) == (acme.id, False)
