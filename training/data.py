@@ -90,11 +90,17 @@ def decode_item(item: Item, data: bytes, side_px: int, mode: str) -> tuple[np.nd
     if item.box is not None:
         picture = picture.crop(tuple(round(edge) for edge in item.box))  # type: ignore[arg-type]
     aspect = picture.width / picture.height
-    if mode == "RGB" and "A" in picture.getbands():
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    if mode == "RGB":
+        picture = over(picture)
     square = picture.convert(mode).resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(square), aspect
+
+
+def over(picture: Image.Image, ground: str | tuple[int, int, int] = "white") -> Image.Image:
+    """RGB, transparency over one colour."""
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture.convert("RGBA")).convert("RGB")
 
 
 def load(items: Sequence[Item], *, side_px: int, mode: str = "RGB", workers: int = 4) -> PictureSet:

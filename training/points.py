@@ -43,9 +43,7 @@ def pictures_of(items: Sequence[data.Item]) -> Iterator[PixelArray]:
     """Whole pictures as the service would decode them: (h, w, 3), transparency over white."""
     archives = {item.archive: zipfile.ZipFile(item.archive) for item in items}
     for item in items:
-        picture = Image.open(io.BytesIO(archives[item.archive].read(item.entry))).convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        yield np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+        yield np.asarray(data.over(Image.open(io.BytesIO(archives[item.archive].read(item.entry)))))
 
 
 def descriptors(config: Config) -> np.ndarray:

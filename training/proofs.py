@@ -145,15 +145,14 @@ def enrolled_pictures(config: Config, fronts: Fronts) -> Iterator[tuple[str, Pix
     chosen += split_7(config, "brand-marks", config.marks) + [views[0] for views in objects(config).values()]
     yield from zip([item.class_name for item in chosen], pictures_of(chosen), strict=True)
     for place, sibling in zip(fronts.templates, fronts.siblings, strict=True):
-        yield sibling_name(fronts.names[place]), over_white(sibling, fronts.aspects[place].item())
+        yield sibling_name(fronts.names[place]), unstretched(sibling, fronts.aspects[place].item())
 
 
-def over_white(front: torch.Tensor, aspect: float) -> PixelArray:
-    """(4, side, side) uint8 -> (h, w, 3), of the width over height that it had."""
-    picture = Image.fromarray(front.permute(1, 2, 0).numpy())
-    white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    longest = white.width
-    return np.asarray(white.resize((round(longest * min(1, aspect)), round(longest / max(1, aspect)))))
+def unstretched(front: torch.Tensor, aspect: float) -> PixelArray:
+    """(4, side, side) uint8 -> (h, w, 3) over white, of the width over height that it had."""
+    square = data.over(Image.fromarray(front.permute(1, 2, 0).numpy()))
+    longest = square.width
+    return np.asarray(square.resize((round(longest * min(1, aspect)), round(longest / max(1, aspect)))))
 
 
 def split_7(config: Config, pack: str, most: int) -> list[data.Item]:

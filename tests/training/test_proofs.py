@@ -425,7 +425,7 @@ def test_without_siblings_the_rest_is_enrolled_and_asked_as_it_is(tmp_path: Path
 def test_a_front_lies_over_white_in_the_shape_that_it_had(aspect: float, shape: tuple[int, ...]) -> None:
     front = torch.zeros((4, 64, 64), dtype=torch.uint8)
     front[3, :, :32] = 255  # the left half is black, the right one is not there
-    picture = proofs.over_white(front, aspect)
+    picture = proofs.unstretched(front, aspect)
     assert picture.shape == shape
     middle = picture[shape[0] // 2]
     assert (middle[2].tolist(), middle[-3].tolist()) == ([0, 0, 0], [255, 255, 255])

@@ -212,28 +212,18 @@ def pictures_of(uploads: Sequence[Upload]) -> list[Image.Image]:
 
 
 def _picture(upload: Upload) -> Image.Image:
-    picture = over_white(Image.open(io.BytesIO(upload.data)))
+    picture = data.over(Image.open(io.BytesIO(upload.data)))
     if upload.box is None:
         return picture
     box = upload.box
     return picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
 
 
-def over_white(picture: Image.Image) -> Image.Image:
-    return _over(picture, "white")
-
-
 def on_a_ground_that_shows_it(mark: Image.Image) -> Image.Image:
     """White, or nearly black for a mark that is nearly white itself."""
     *colours, alpha = np.moveaxis(np.asarray(mark.convert("RGBA"), np.float64) / 255, -1, 0)
     lightness = (np.mean(colours, axis=0) * alpha).sum() / max(alpha.sum(), 1.0)
-    return _over(mark, "white" if lightness <= NEARLY_WHITE else (26, 26, 26))
-
-
-def _over(picture: Image.Image, ground: str | tuple[int, int, int]) -> Image.Image:
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, ground), picture.convert("RGBA")).convert("RGB")
+    return data.over(mark, "white" if lightness <= NEARLY_WHITE else (26, 26, 26))
 
 
 def as_png(picture: Image.Image) -> bytes:

@@ -34,7 +34,6 @@ from app.domain.values import FloatArray
 from training import data, render, run
 from training.batches import LEFT_OUT
 from training.evaluate.arms import squares
-from training.evaluate.items import over_white
 
 MARK_PACKS = ("brand-marks", "package-fronts")  # their split 7 is for choosing
 PHOTOGRAPH_PACKS = ("object-views-dev", "vehicle-logos-dev", "caltech101-dev")
@@ -60,7 +59,7 @@ def read_pictures(items: Sequence[data.Item]) -> list[Image.Image]:
     """At their own size, transparent parts over white."""
     with ExitStack() as stack:
         archives = {path: stack.enter_context(zipfile.ZipFile(path)) for path in {item.archive for item in items}}
-        return [over_white(Image.open(io.BytesIO(archives[item.archive].read(item.entry)))) for item in items]
+        return [data.over(Image.open(io.BytesIO(archives[item.archive].read(item.entry)))) for item in items]
 
 
 def usable(item: data.Item) -> bool:
@@ -91,7 +90,7 @@ def too_small_px(config: Config, embedder: OnnxEmbedder) -> int:
     """The least shorter side that keeps `config.kept` of the accuracy."""
     marks = enrolled_marks(config)
     queries = embedder(squares(rendered(marks, config), embedder.side_px)).embedding  # (classes, d)
-    clean = [over_white(Image.fromarray(mark)) for mark in marks.pixels.permute(0, 2, 3, 1).numpy()]
+    clean = [data.over(Image.fromarray(mark)) for mark in marks.pixels.permute(0, 2, 3, 1).numpy()]
 
     def accuracy(side_px: int) -> float:
         examples = [mark.resize((side_px, side_px), Image.Resampling.LANCZOS) for mark in clean]
