@@ -7,6 +7,7 @@ import sys
 
 STAGES = {
     "embedding": "training.backbone",
+    "mini-imagenet": "training.mini_imagenet",
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",

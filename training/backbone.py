@@ -11,12 +11,8 @@ network's features. Dense 3x3 convolutions only: depthwise ones train slower on 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
-import signal
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,15 +22,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from training import run
+from training import loop, run
 from training.batches import BatchSpec, draw_batch, read_sources
 from training.validation import Validation
 
 TEACHER_FEATURES = 1280
 HISTOGRAM_BINS = 12 * 4 * 4
-LOG_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -295,7 +289,6 @@ def parameter_groups(learner: Learner, weight_decay: float) -> list[dict[str, An
 def train(config: Config) -> None:
     device = run.pick_device(config.device)
     torch.manual_seed(config.seed)
-    folder = run.RunFolder(config.run, config)
     spec = BatchSpec(
         data=config.data, cache=config.cache, size=config.batch, marks_share=config.marks_share, fronts_share=config.fronts_share,
         same_share=config.same_share, lessons=config.teach_weight > 0, few=config.smoke,
@@ -306,74 +299,26 @@ def train(config: Config) -> None:
     learner = learner.to(device, memory_format=torch.channels_last)
     if config.start_from:
         load_weights(learner.network, load_file(config.start_from))
-    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))
-    average = run.MovingAverage(learner.network, config.ema)
-    step, spent_s = 0, 0.0
-    if saved := folder.load(device):
-        tensors, state = saved
-        learner.load_state_dict(run.without_prefix("learner", tensors))
-        average.average = run.without_prefix("average", tensors)
-        run.unpack_optimizer(optimizer, tensors)
-        step, spent_s = state["step"], state["spent_s"]
     network = torch.compile(learner.network) if config.compile else learner.network
 
-    def forward_backward(precision: str, side_px: int) -> dict[str, Tensor]:
-        pictures, labels, lessons = draw_batch(sources, side_px)
+    def losses(progress: float, precision: str) -> dict[str, Tensor]:
+        pictures, labels, lessons = draw_batch(sources, phase_side(config, progress))
         pictures = pictures.to(memory_format=torch.channels_last)
         with run.autocast(device, precision):
             embedding, features, _ = network(pictures * 255)
-        losses = {
+        terms = {
             "class": cosface(embedding, learner.proxies, labels, margin=config.margin, scale=config.scale),
             "contrast": config.contrast_weight * supervised_contrast(embedding, labels),
         }
         if lessons is not None:
-            losses["teach"] = config.teach_weight * distilled(learner.to_teacher(features.float()), lessons)
-        torch.stack(list(losses.values())).sum().backward()
-        return {name: loss.detach() for name, loss in losses.items()}
+            terms["teach"] = config.teach_weight * distilled(learner.to_teacher(features.float()), lessons)
+        return terms
 
-    def save_and_validate() -> None:
-        tensors = run.prefixed("learner", learner.state_dict()) | run.prefixed("average", average.average)
-        folder.save(tensors | run.pack_optimizer(optimizer), {"step": step, "spent_s": spent_s})
-        judge = copy.deepcopy(learner.network).eval()
-        judge.load_state_dict(average.as_state(learner.network))
-        folder.log(step=step, spent_s=round(spent_s, 1), **validation.scores(judge))
-
-    def progress() -> float:
-        return min(1.0, step / config.steps if config.steps else spent_s / (60 * config.minutes))
-
-    before = copy.deepcopy(learner.state_dict())  # timing a step must not leave its mark on the norms' statistics
-    precision = run.pick_precision(device, config.precision, lambda candidate: forward_backward(candidate, config.early_px))
-    learner.load_state_dict(before)
-    optimizer.zero_grad(set_to_none=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` below runs
-    bar = tqdm(total=1000, initial=round(1000 * progress()), desc=f"embedding {precision}", mininterval=5)
-    mark = last_save = time.monotonic()
-    try:
-        while progress() < 1:
-            torch.manual_seed(config.seed * 1_000_003 + step)  # a step draws the same whether or not the run was interrupted
-            done = progress()
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(config, done)
-            losses = forward_backward(precision, phase_side(config, done))
-            nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            average.update(learner.network, step)
-            step += 1
-            now = time.monotonic()
-            spent_s, mark = spent_s + now - mark, now
-            if step % LOG_EVERY == 0 or config.smoke:
-                values = {name: float(loss) for name, loss in losses.items()}
-                folder.log(step=step, spent_s=round(spent_s, 1), rate=rate_at(config, done), **values)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"step": step}, refresh=False)
-                bar.update(round(1000 * progress()) - bar.n)
-            if now - last_save > config.checkpoint_s:
-                save_and_validate()
-                last_save = mark = time.monotonic()  # neither saving nor validating is training: the budget counts steps
-    finally:
-        save_and_validate()
-        folder.draw_curve()
-        bar.close()
+    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))
+    loop.fit(
+        config, device, learner, learner.network, optimizer,
+        losses=losses, rate_at=lambda progress: rate_at(config, progress), scores=validation.scores,
+    )  # fmt: skip
 
 
 def main(arguments: list[str]) -> None:

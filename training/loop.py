@@ -1,0 +1,119 @@
+"""The loop that every network is trained by: so many minutes or steps, interrupted and gone on with as often as needed.
+
+A paper's file gives the losses of a step, the optimizer and what is validated; minutes, checkpoints, weight average, precision
+and log lines are the same for all. An interrupted run ends with the weights of an uninterrupted one of as many steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training import run
+
+LOG_EVERY = 50  # steps
+LARGEST_GRADIENT = 5.0
+
+Losses = Callable[[float, str], dict[str, Tensor]]  # progress in [0, 1] and precision -> the terms of a fresh batch's loss
+Scores = Callable[[nn.Module], dict[str, float]]  # of the averaged network, on validation classes
+
+
+class Timetable(Protocol):
+    """What of a stage's Config the loop reads."""
+
+    @property
+    def run(self) -> Path: ...
+    @property
+    def minutes(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def ema(self) -> float: ...
+    @property
+    def checkpoint_s(self) -> float: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def smoke(self) -> bool: ...
+
+
+def fit(
+    config: Timetable,
+    device: torch.device,
+    learner: nn.Module,
+    shipped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    losses: Losses,
+    rate_at: Callable[[float], float],
+    scores: Scores,
+) -> None:
+    """Trains `learner`; `shipped`, a part of it, is averaged, validated and kept. Goes on from a checkpoint in the run folder."""
+    folder = run.RunFolder(config.run, config)
+    average = run.MovingAverage(shipped, config.ema)
+    step, spent_s = 0, 0.0
+    if saved := folder.load(device):
+        tensors, state = saved
+        learner.load_state_dict(run.without_prefix("learner", tensors))
+        average.average = run.without_prefix("average", tensors)
+        run.unpack_optimizer(optimizer, tensors)
+        step, spent_s = state["step"], state["spent_s"]
+
+    def progress() -> float:
+        return min(1.0, step / config.steps if config.steps else spent_s / (60 * config.minutes))
+
+    def backward(precision: str) -> dict[str, float]:
+        terms = losses(progress(), precision)
+        torch.stack(list(terms.values())).sum().backward()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def save_and_validate() -> None:
+        tensors = run.prefixed("learner", learner.state_dict()) | run.prefixed("average", average.average)
+        folder.save(tensors | run.pack_optimizer(optimizer), {"step": step, "spent_s": spent_s})
+        judge = copy.deepcopy(shipped).eval()
+        judge.load_state_dict(average.as_state(shipped))
+        folder.log(step=step, spent_s=round(spent_s, 1), **scores(judge))
+
+    before = copy.deepcopy(learner.state_dict())  # timing a step must not leave its mark on the norms' statistics
+    precision = run.pick_precision(device, config.precision, backward)
+    learner.load_state_dict(before)
+    optimizer.zero_grad(set_to_none=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` below runs
+    bar = tqdm(total=1000, initial=round(1000 * progress()), desc=f"{config.run.name} {precision}", mininterval=5)
+    mark = last_save = time.monotonic()
+    try:
+        while progress() < 1:
+            torch.manual_seed(config.seed * 1_000_003 + step)  # a step draws the same whether or not the run was interrupted
+            rate = rate_at(progress())
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            values = backward(precision)
+            nn.utils.clip_grad_norm_(learner.parameters(), LARGEST_GRADIENT)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(shipped, step)
+            step += 1
+            now = time.monotonic()
+            spent_s, mark = spent_s + now - mark, now
+            if step % LOG_EVERY == 0 or config.smoke:
+                folder.log(step=step, spent_s=round(spent_s, 1), rate=rate, **values)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"step": step}, refresh=False)
+                bar.update(round(1000 * progress()) - bar.n)
+            if now - last_save > config.checkpoint_s:
+                save_and_validate()
+                last_save = mark = time.monotonic()  # neither saving nor validating is training: the budget counts steps
+    finally:
+        save_and_validate()
+        folder.draw_curve()
+        bar.close()
