@@ -14,7 +14,7 @@ STAGES = {
     "points": "training.points",
     "calibrate": "training.calibrate",
     "proofs": "training.proofs",
-    "evaluate classify": "training.evaluate.few_shot",
+    "evaluate tasks": "training.evaluate.few_shot",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
     "report": "training.evaluate.report",
