@@ -14,6 +14,7 @@ STAGES = {
     "points": "training.points",
     "calibrate": "training.calibrate",
     "proofs": "training.proofs",
+    "evaluate classify": "training.evaluate.classify",
     "evaluate tasks": "training.evaluate.few_shot",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
