@@ -61,7 +61,7 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 	$(BIN)/python -m training proofs --data $(DATA)
 
 train-report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
-	$(BIN)/python -m training evaluate classify --data $(DATA)
+	$(BIN)/python -m training evaluate tasks --data $(DATA)
 	$(BIN)/python -m training evaluate scan --data $(DATA)
 	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA) --shots $$shots || exit 1; done
 	$(BIN)/python -m training report

@@ -11,8 +11,9 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ MIN_BOX_PX = 24  # smaller boxes of detection packs hold too little to learn a c
 class Item:
     """One picture to decode: where it lies, what it is, and which part of it."""
 
-    archive: Path
+    archive: Path  # a zip, or a folder
     entry: str
     class_name: str
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom
@@ -117,20 +118,23 @@ def load(items: Sequence[Item], *, side_px: int, mode: str = "RGB", workers: int
         pixels[position] = torch.from_numpy(square.copy()).permute(2, 0, 1)
 
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(fill, _read(ordered)):
+        for _ in pool.map(fill, enumerate(stored_bytes(ordered))):
             pass
     labels = torch.tensor([label_of[item.class_name] for item in ordered], dtype=torch.int64)
     return PictureSet(pixels, labels, aspects, names)
 
 
-def _read(items: Sequence[Item]) -> Iterator[tuple[int, bytes]]:
-    archives: dict[Path, zipfile.ZipFile] = {}
-    for position, item in enumerate(items):
-        if item.archive not in archives:
-            archives[item.archive] = zipfile.ZipFile(item.archive)
-        yield position, archives[item.archive].read(item.entry)
-    for archive in archives.values():
-        archive.close()
+def stored_bytes(items: Iterable[Item]) -> Iterator[bytes]:
+    """The file of each item, in their order; every zip is opened once."""
+    with ExitStack() as stack:
+        archives: dict[Path, zipfile.ZipFile] = {}
+        for item in items:
+            if item.archive.is_dir():
+                yield (item.archive / item.entry).read_bytes()
+                continue
+            if item.archive not in archives:
+                archives[item.archive] = stack.enter_context(zipfile.ZipFile(item.archive))
+            yield archives[item.archive].read(item.entry)
 
 
 def join(sets: Sequence[PictureSet]) -> PictureSet:

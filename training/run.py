@@ -12,9 +12,9 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,14 +24,19 @@ Config = TypeVar("Config")
 
 
 def config_from_flags(config_type: type[Config], arguments: list[str], *, description: str) -> Config:
-    """A frozen dataclass filled from `--field-name value` flags. Unknown names and wrong types stop with a message."""
+    """A frozen dataclass filled from `--field-name value` flags; a field without a default must be given, `X | None` reads an X.
+
+    Unknown names, missing ones and wrong types stop with a message.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     hints = get_type_hints(config_type)
     for field in fields(config_type):  # type: ignore[arg-type]
-        kind, flag = hints[field.name], "--" + field.name.replace("_", "-")
+        kind, flag = next(iter(get_args(hints[field.name])), hints[field.name]), "--" + field.name.replace("_", "-")
         help_text = str(field.metadata.get("help", " "))
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=help_text)
+        elif field.default is MISSING:
+            parser.add_argument(flag, type=kind, required=True, help=help_text, default=argparse.SUPPRESS)
         else:
             parser.add_argument(flag, type=kind, default=field.default, help=help_text)
     return config_type(**vars(parser.parse_args(arguments)))

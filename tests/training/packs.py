@@ -39,6 +39,14 @@ def write_zip(path: Path, pictures: dict[str, Image.Image]) -> None:
             archive.writestr(entry, buffer.getvalue())
 
 
+def write_folder(folder: Path, pictures: dict[str, Image.Image]) -> Path:
+    """The same as files."""
+    for entry, picture in pictures.items():
+        (folder / entry).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / entry, "WEBP", lossless=True)
+    return folder
+
+
 def print_of(seed: int) -> Image.Image:
     """Something printed: light and dark squares, each picture in an order and a colour of its own."""
     shades = np.random.default_rng(seed).integers(0, 256, (16, 16, 1))

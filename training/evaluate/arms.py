@@ -1,4 +1,4 @@
-"""What is compared: functions from a square picture to a vector. The baselines are those that a person would try first."""
+"""What is compared: functions from pictures to vectors. The baselines are those that a person would try first."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from app.adapters.images import resize
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder
+from app.domain.model_set import ModelSet
+from training import mini_imagenet, run
 from training.backbone import Backbone
 from training.discriminant import untrained
+from training.evaluate.rules import unit
 from training.export import Served
 from training.teacher import TEACHER, Teacher
 
+NAMED = ("histogram", "hog", "random", "teacher")  # and any path of a model set or a network
+BENCHMARK_FILE = "backbone.safetensors"
+THREADS = 2
+NORMS_FITTED_TO = 512  # pictures, of the arm `random`
+
 Arm = Callable[[Sequence[Image.Image]], np.ndarray]  # RGB pictures of any size -> (n, d) unit length
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def squares(pictures: Sequence[Image.Image], side_px: int) -> np.ndarray:
@@ -63,26 +68,78 @@ def hog(pictures: Sequence[Image.Image]) -> np.ndarray:
 
 def shipped(models: Path) -> Arm:
     """The embedding of a model set, through the adapter that serves it."""
-    embedder = OnnxEmbedder(read_model_set(models).embedding_network, threads=2)
+    embedder = OnnxEmbedder(read_model_set(models).embedding_network, threads=THREADS)
     return lambda pictures: embedder(squares(pictures, embedder.side_px)).embedding.astype(np.float64)
 
 
-def random_weights(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """What ships before it was trained, its norms fitted to the pictures: what architecture and colour give alone."""
+def random_weights(pictures: Sequence[Image.Image]) -> Arm:
+    """What ships before it was trained, its norms fitted to 512 of the pictures: what architecture and colour give alone."""
     torch.manual_seed(0)
-    network, squared = Served(untrained(Backbone())), torch.from_numpy(squares(pictures, 96))
+    network = Served(untrained(Backbone()))
+    chosen = torch.randperm(len(pictures))[:NORMS_FITTED_TO].tolist()
     with torch.no_grad():
         for norm in (module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
             norm.momentum = None  # plain averages over what follows
-        for part in squared[torch.randperm(len(squared))[:512]].split(128):
+        for part in torch.from_numpy(squares([pictures[position] for position in chosen], 96)).split(128):
             network(part)
         network.eval()
-        return unit(torch.cat([network(part)[0] for part in squared.split(128)]).numpy())
+
+    @torch.no_grad()
+    def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
+        return unit(torch.cat([network(part)[0] for part in torch.from_numpy(squares(pictures, 96)).split(128)]).numpy())
+
+    return embed
 
 
-def teacher(folder: Path) -> Arm:
-    """Pooled features of the ImageNet network, 224 px."""
-    network = Teacher(folder / TEACHER)
+def bare_network(path: Path) -> Arm:
+    """An ONNX file: uint8 (n, side, side, 3) in, its first output made unit length. ValueError for another input."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # decoding wants the cores too
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (given, *others), output = session.get_inputs(), session.get_outputs()[0].name
+    match others, given.type, given.shape:
+        case [], "tensor(uint8)", [_, int(height), int(width), 3] if height == width:
+            side_px = height
+        case _:
+            raise ValueError(f"it takes {given.type} {given.shape}, not uint8 (n, side, side, 3)")
+
+    def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
+        # One by one, as the service does: the batch axis may be fixed to 1.
+        found = [session.run([output], {given.name: square[np.newaxis]})[0] for square in squares(pictures, side_px)]
+        return unit(np.concatenate(found).reshape(len(pictures), -1))
+
+    return embed
+
+
+def benchmark(path: Path) -> Arm:
+    """The network of `training mini-imagenet`: its weights, and `centre` (f,) to take from the features, if the file has one.
+
+    The side is the last of a default run, or what the file's metadata has as `side_px`. ValueError for other weights.
+    """
+    weights = {name: tensor.float() for name, tensor in load_file(path).items()}
+    centre = weights.pop("centre", torch.zeros(()))
+    side_px = int(run.read_metadata(path).get("side_px", mini_imagenet.Config.sides_px.split(",")[-1]))
+    try:
+        network = mini_imagenet.ResNet10(width=2 * len(weights["stem.0.weight"])).eval()
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError("it does not hold the weights of training.mini_imagenet.ResNet10") from error
+    if centre.shape not in ((), (network.features,)):
+        raise ValueError(f"its centre is {tuple(centre.shape)}, its features are ({network.features},)")
+
+    def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
+        pixels = torch.from_numpy(squares(pictures, mini_imagenet.STORED_PX)).permute(0, 3, 1, 2)
+        return unit((mini_imagenet.features_of(network, pixels, side_px) - centre).numpy())
+
+    return embed
+
+
+def teacher(path: Path) -> Arm:
+    """Pooled features of the ImageNet network, 224 px. ValueError where the file is not."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; --teacher says where it lies")
+    network = Teacher(path)
 
     def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
         parts = np.array_split(squares(pictures, 224), max(1, len(pictures) // 64))
@@ -91,17 +148,46 @@ def teacher(folder: Path) -> Arm:
     return embed
 
 
-def arm(name: str, *, models: Path, folder: Path) -> Arm:
-    """An arm by name; ValueError for another."""
+def arm(name: str, *, models: Path, folder: Path, pictures: Sequence[Image.Image]) -> Arm:
+    """An arm by name; ValueError for another. `random` fits its norms to `pictures`."""
     match name:
         case "shipped":
             return shipped(models)
         case "teacher":
-            return teacher(folder)
+            return teacher(folder / TEACHER)
         case "histogram":
             return histogram
         case "hog":
             return hog
         case "random":
-            return random_weights
+            return random_weights(pictures)
     raise ValueError(f"no arm is called {name!r}")
+
+
+def network_file(path: Path) -> Path:
+    """The file that an arm is made of: what `path` is, or what lies in that folder. ValueError for anything else."""
+    if not path.exists():
+        raise ValueError(f"no arm has that name, and there is no such path; the names are {', '.join(NAMED)}")
+    inside = [path / name for name in ("manifest.json", BENCHMARK_FILE) if (path / name).is_file()]
+    if path.is_dir() and not inside:
+        raise ValueError(f"the folder holds neither manifest.json nor {BENCHMARK_FILE}")
+    found = inside[0] if path.is_dir() else path
+    if found.suffix not in (".onnx", ".safetensors") and found.name != "manifest.json":
+        raise ValueError("a file ends in .onnx or .safetensors")
+    return found
+
+
+def arm_at(path: Path) -> tuple[Arm, ModelSet | None]:
+    """The arm of a model set (with what it decides by), of an ONNX file or of weights of the benchmark network.
+
+    ValueError for what is none of these or cannot be opened.
+    """
+    file = network_file(path)
+    try:
+        if file.name == "manifest.json":
+            return shipped(file.parent), read_model_set(file.parent).model_set
+        return (bare_network(file) if file.suffix == ".onnx" else benchmark(file)), None
+    except ValueError:
+        raise
+    except Exception as error:  # those of ONNX Runtime, of safetensors and of model sets have no common base but this
+        raise ValueError(f"it cannot be opened: {error}") from error

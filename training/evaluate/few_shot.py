@@ -1,6 +1,6 @@
 """Few-shot accuracy on one committed episode list, with paired intervals: of vectors alone, and of the service.
 
-    python -m training evaluate classify --data DIR --task flickrlogos27-dev-1shot
+    python -m training evaluate tasks --data DIR --task flickrlogos27-dev-1shot
 
 Plain arms: one view a picture, cosine to the mean of the supports, each episode of the list. Service arms: the use cases of the
 service with FIRSTSIGHT_VERIFY=off, auto and always, in this process, the first episodes of the same list; top-1 is the first
@@ -22,8 +22,9 @@ from app.domain.values import Answer, Upload
 from training import run
 from training.evaluate import arms, episodes, in_process, items
 from training.evaluate.episodes import Episodes, EpisodeSet
-from training.evaluate.intervals import Interval, by_pictures, two_level
+from training.evaluate.intervals import Interval, by_pictures, class_means, two_level
 from training.evaluate.results import kind_of, shares, write_counted
+from training.evaluate.rules import NearestMean
 
 Rights = list[np.ndarray]  # by episode: 1 or 0 for each item of `Episodes.asked`, or a difference of two arms
 SHIPPED = "shipped"
@@ -52,20 +53,16 @@ def plain_rights(vectors: np.ndarray, listed: Episodes, count: int) -> Rights:
     """The nearest mean of supports by cosine: right or not, for each asked item of the first episodes."""
     rights = []
     for episode in range(count):
-        means = arms.unit(vectors[listed.supports[episode]].mean(1))  # (classes, shots, d) -> (classes, d)
         asked = listed.asked(episode)
-        rights.append(((vectors[asked] @ means.T).argmax(1) == listed.labels(asked)).astype(np.float64))
+        scores = NearestMean().enrol(vectors, listed.supports[episode])(vectors[asked])
+        rights.append((scores.argmax(1) == listed.labels(asked)).astype(np.float64))
     return rights
 
 
 def by_class(listed: Episodes, rights: Rights) -> np.ndarray:
     """Accuracy of each class in each episode (episodes, classes)."""
-    ways = len(listed.class_names)
-    found = np.full((len(rights), ways), np.nan)
-    for episode, right in enumerate(rights):
-        labels = listed.labels(listed.asked(episode))
-        with np.errstate(invalid="ignore"):
-            found[episode] = np.bincount(labels, right, minlength=ways) / np.bincount(labels, minlength=ways)
+    labels = [listed.labels(listed.asked(episode)) for episode in range(len(rights))]
+    found = class_means(rights, labels, len(listed.class_names))
     # A class whose every photograph is among the supports has nothing to ask: its mean over the other episodes stands in.
     return np.where(np.isnan(found), np.nanmean(found, 0), found)
 
@@ -135,7 +132,7 @@ def evaluate_plain(config: Config, listed: Episodes, uploads: Sequence[Upload]) 
     pictures, names = items.pictures_of(uploads), config.arms.split(",")
     rights = {}
     for name in names:
-        vectors = arms.arm(name, models=config.models, folder=config.data)(pictures)
+        vectors = arms.arm(name, models=config.models, folder=config.data, pictures=pictures)(pictures)
         rights[name] = plain_rights(vectors, listed, config.episodes or len(listed.supports))
         print(f"{name:>10}  {interval_of(listed, rights[name])}", flush=True)
     pairs = {f"{names[0]} - {other}": difference(rights[names[0]], rights[other]) for other in names[1:]}
@@ -153,7 +150,7 @@ def evaluate_service(
     found = asyncio.run(ask_service(config, adapters, listed, uploads, foreign))
     rights = {name: service_rights(listed, asked) for name, asked in found.items()}
     count = len(next(iter(rights.values())))
-    vectors = arms.arm(SHIPPED, models=config.models, folder=config.data)(items.pictures_of(uploads))
+    vectors = arms.shipped(config.models)(items.pictures_of(uploads))
     rights[SHIPPED] = plain_rights(vectors, listed, count)
     wanted = (("always", "off"), ("auto", "off"), ("always", SHIPPED))
     pairs = {f"{a} - {b}": difference(rights[a], rights[b]) for a, b in wanted if a in rights and b in rights}

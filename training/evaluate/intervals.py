@@ -6,7 +6,7 @@ The usual 1.96 s / sqrt(n) over episodes describes the sampler of episodes, not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,11 +50,35 @@ def crossed_weights(episodes: int, classes: int, *, seed: int = 0) -> Iterator[t
 
 def two_level(values: np.ndarray, *, seed: int = 0) -> Interval:
     """Mean and 95 % interval of values (episodes, classes): classes resampled, then episodes. For a paired difference of two
-    arms, give the difference of their values."""
-    episodes, classes = values.shape
-    weights = crossed_weights(episodes, classes, seed=seed)
-    means = (float(rows @ values @ columns) / (episodes * classes) for rows, columns in weights)
-    return interval_around(float(values.mean()), means)
+    arms, give the difference of their values. NaN, where a class is not in an episode, counts for nothing."""
+    present = ~np.isnan(values)
+    filled = np.where(present, values, 0.0)
+    drawn = zip(*crossed_weights(*values.shape, seed=seed), strict=True)
+    rows, columns = (np.stack(weights).astype(np.float64) for weights in drawn)  # (resamples, episodes), (resamples, classes)
+    totals = ((rows @ filled) * columns).sum(1)
+    counts = ((rows @ present) * columns).sum(1)
+    with np.errstate(invalid="ignore"):  # a resample may draw classes that none of its episodes has: NaN
+        return interval_around(float(filled.sum() / present.sum()), iter(totals / counts))
+
+
+def over_episodes(values: Sequence[np.ndarray], labels: Sequence[np.ndarray], classes: int, *, seed: int = 0) -> Interval:
+    """Mean and 95 % interval of values of the pictures of each episode (n,), of classes `labels` (n,), classes alike.
+
+    Over classes and episodes; where there is one episode only, over classes and the pictures within each.
+    """
+    if len(values) == 1:
+        return by_pictures(values[0], labels[0], weigh="classes", seed=seed)
+    means = class_means(values, labels, classes)
+    return two_level(means[:, ~np.isnan(means).all(0)], seed=seed)
+
+
+def class_means(values: Sequence[np.ndarray], labels: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """The mean value of each class's pictures in each episode (episodes, classes); NaN where a class has none."""
+    found = np.full((len(values), classes), np.nan)
+    for episode, (value, label) in enumerate(zip(values, labels, strict=True)):
+        with np.errstate(invalid="ignore"):
+            found[episode] = np.bincount(label, value, minlength=classes) / np.bincount(label, minlength=classes)
+    return found
 
 
 def by_pictures(values: np.ndarray, labels: np.ndarray, *, weigh: Weigh, seed: int = 0) -> Interval:

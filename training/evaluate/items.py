@@ -9,9 +9,7 @@ import csv
 import gzip
 import io
 import json
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -183,7 +181,8 @@ def _annotations(pack: Path) -> dict[str, Any]:
 def uploads_of(items: Sequence[AskedItem], folder: Path) -> list[Upload]:
     """What a person would send of each item; photographs that marks are rendered on come from the packs in `folder`."""
     renders = hard_renders([item for item in items if item.form == "hard"], folder)
-    return [_upload(item, stored, renders) for item, stored in zip(items, _read([i.source for i in items]), strict=True)]
+    stored = data.stored_bytes(item.source for item in items)
+    return [_upload(item, one, renders) for item, one in zip(items, stored, strict=True)]
 
 
 def _upload(item: AskedItem, stored: bytes, renders: dict[str, Image.Image]) -> Upload:
@@ -193,12 +192,6 @@ def _upload(item: AskedItem, stored: bytes, renders: dict[str, Image.Image]) -> 
         case "hard":
             return Upload(as_png(renders[item.id]))
     return Upload(stored, None if item.source.box is None else whole_pixels(item.source.box))
-
-
-def _read(sources: Sequence[data.Item]) -> Iterator[bytes]:
-    with ExitStack() as stack:
-        archives = {path: stack.enter_context(zipfile.ZipFile(path)) for path in {source.archive for source in sources}}
-        yield from (archives[source.archive].read(source.entry) for source in sources)
 
 
 def whole_pixels(edges: tuple[float, float, float, float]) -> Box:

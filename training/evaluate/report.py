@@ -29,7 +29,7 @@ What is wrong yet, and what was tried: [experiments.md](experiments.md).
 EMBEDDING = """
 ## The embedding beside baselines
 
-    python -m training evaluate classify --data DIR --task TASK --service ""
+    python -m training evaluate tasks --data DIR --task TASK --service ""
 
 Plain protocol for every arm: one view a picture, cosine to the mean of the supports, all classes of the pack against each
 other. Support and query never share a photograph, near frames are dropped, and so are boxes under 24 px a side (57 of
@@ -44,7 +44,7 @@ service mean something there.
 SERVICE = """
 ## The service, with and without the proof of print
 
-    python -m training evaluate classify --data DIR --task TASK --arms ""
+    python -m training evaluate tasks --data DIR --task TASK --arms ""
 
 The same lists, the first *episodes* of each, through the service's own use cases in one process, with FIRSTSIGHT_VERIFY as the
 column says: its own views, class models, thresholds and decisions. Top-1: the first candidate is right, accepted or not.

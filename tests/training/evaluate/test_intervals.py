@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate.intervals import by_pictures, resampled, two_level
+from training.evaluate.intervals import by_pictures, class_means, over_episodes, resampled, two_level
 
 
 def test_the_interval_holds_the_mean_and_is_wide_when_classes_differ() -> None:
@@ -59,3 +59,25 @@ def test_pictures_within_a_class_widen_the_interval_and_between_them_classes_do(
     # 100 pictures of deviation 0.45 have a mean of deviation 0.045, 20 classes of deviation 0.5 one of 0.11.
     assert within.high - within.low == pytest.approx(2 * 1.96 * 0.045, rel=0.2)
     assert between.high - between.low == pytest.approx(2 * 1.96 * 0.11, rel=0.2)
+
+
+def test_a_class_that_is_not_in_an_episode_counts_for_nothing() -> None:
+    values = np.array([[1.0, 0.0, np.nan], [1.0, np.nan, 0.0], [np.nan, 0.0, 0.0]])
+    assert two_level(values).mean == pytest.approx(2 / 6)
+    # Where every class is in every second episode, the same values give the same mean, and nothing varies that did not before.
+    sparse = np.where(np.add.outer(np.arange(40), np.arange(6)) % 2 == 0, 0.7, np.nan)
+    interval = two_level(sparse)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.7, 0.7, 0.7))
+
+
+def test_means_of_classes_by_episode() -> None:
+    values, labels = [np.array([1.0, 0.0, 1.0]), np.array([0.0])], [np.array([0, 0, 2]), np.array([2])]
+    found = class_means(values, labels, 3)
+    assert np.array_equal(found, [[0.5, np.nan, 1.0], [np.nan, np.nan, 0.0]], equal_nan=True)
+    # Cells count alike: (0.5 + 1 + 0) / 3. Class 1 is in no episode.
+    assert over_episodes(values, labels, 3).mean == pytest.approx(0.5)
+
+
+def test_one_episode_varies_by_its_classes_and_pictures() -> None:
+    values, labels = np.array([1.0, 0.0, 1.0]), np.array([0, 0, 2])
+    assert over_episodes([values], [labels], 3) == by_pictures(values, labels, weigh="classes")
