@@ -156,8 +156,6 @@ def calibration_for_tests() -> Calibration:
             votes=1.0,
             look=0.0,
             bias=-1.0,
-            lift=2.0,
-            lift_bias=-6.0,
             ambiguous_margin=0.2,
         ),
         warnings=WarningLimits(

@@ -43,8 +43,7 @@ COMPETING_SHARE = 0.05  # of the cohort: docs/experiments.md, "thresholds from t
 VIEW_SHARES = ()  # no crops beside the whole picture: docs/experiments.md, "support views"
 UNFITTED = ProofCalibration(  # looks at nothing, accepts nothing: `python -m training proofs` fits it
     target_far=0.01, looked_from=1e3, line=1e3, doubtful_line=1e3,
-    log_points=0.0, coverage=0.0, agreement=0.0, votes=0.0, look=0.0, bias=0.0, lift=0.0, lift_bias=-1e3,
-    ambiguous_margin=0.0,
+    log_points=0.0, coverage=0.0, agreement=0.0, votes=0.0, look=0.0, bias=0.0, ambiguous_margin=0.0,
 )  # fmt: skip
 PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the network"
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from app.domain.decision import SAME_PLACE, rank
 from app.domain.gallery import Gallery
 from app.domain.looks import quads_to_look_at, with_looks
 from app.domain.model_set import ModelSet
-from app.domain.prints import CodeBook, Favourite, Prints
+from app.domain.prints import CodeBook, Prints
 from app.domain.representatives import fit_class, no_synthesis
 from app.domain.values import Box, ClassState, Example, FloatArray, PixelArray
 from app.domain.verification import NO_FINDS, Found, overlap
@@ -107,7 +107,6 @@ class Rows:
     right: np.ndarray  # (n,) bool
     picture: np.ndarray  # (n,) position of the picture that was asked
     proofs: tuple[Found, ...]
-    favourites: Mapping[int, Favourite] = field(default_factory=dict)  # of pictures, as far as their points speak for anything
 
 
 def fronts_of(config: Config) -> Fronts:
@@ -246,14 +245,14 @@ def prove(asked: Sequence[Asked], served: Served, eyes: Eyes, model_set: ModelSe
         find_points=eyes.find_points, embed_places=eyes.embed_places, model_set=unlooked(model_set), mode="always"
     )
 
-    def proved(position: int) -> tuple[Favourite | None, list[tuple[list[float], float, bool, int, Found]]]:
+    def proved(position: int) -> list[tuple[list[float], float, bool, int, Found]]:
         one = asked[position]
         query = eyes.embedding_of(one.pixels)
         scored = served.best_classes(query, SHORTLIST)
         by_look = [each.candidate.class_name for each in rank(scored, NO_FINDS, calibration, classes=len(served.gallery))]
-        finds, favourite = verifier.finds(one.pixels, query, by_look, served, None)
+        finds = verifier.finds(one.pixels, query, by_look, served, None)
         similarities = served.gallery.similarities_to(query, finds)
-        return favourite, [
+        return [
             (
                 features_of(found),
                 log_odds_of(state, similarity, calibration, len(served.gallery)),
@@ -266,13 +265,11 @@ def prove(asked: Sequence[Asked], served: Served, eyes: Eyes, model_set: ModelSe
         ]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        favourites, found_by = zip(*pool.map(proved, range(len(asked))), strict=True)
-    rows = list(chain.from_iterable(found_by))
-    spoken_for = {picture: favourite for picture, favourite in enumerate(favourites) if favourite is not None}
+        rows = [row for found in pool.map(proved, range(len(asked))) for row in found]
     if not rows:
         raise SystemExit("No point of any picture that was asked proved anything: is this the right folder of packs?")
     features, by_similarity, right, picture, proofs = zip(*rows, strict=True)
-    return Rows(np.array(features), np.array(by_similarity), np.array(right), np.array(picture), proofs, spoken_for)
+    return Rows(np.array(features), np.array(by_similarity), np.array(right), np.array(picture), proofs)
 
 
 def unlooked(model_set: ModelSet) -> ModelSet:
@@ -371,22 +368,6 @@ def strongest(strengths: np.ndarray, rows: Rows, pictures: int) -> np.ndarray:
     return best
 
 
-def fit_lift(rows: Rows, asked: Sequence[Asked]) -> tuple[float, float]:
-    """What it says that a class is the favourite of a picture's points, though they prove nothing of it: bias and weight."""
-    proved = {(picture, found.example.id) for picture, found in zip(rows.picture.tolist(), rows.proofs, strict=True)}
-    unproved = [
-        (np.log(favourite.lift), favourite.class_name == asked[picture].truth)
-        for picture, favourite in rows.favourites.items()
-        if (picture, favourite.class_name) not in proved
-    ]
-    if not unproved:
-        return UNFITTED.lift_bias, UNFITTED.lift
-    lifts, right = np.array(unproved).T
-    print(f"favourites of the vote without a proof: {len(lifts)}, right {right.sum():.0f}")
-    bias, (weight,) = fit_logistic(lifts[:, np.newaxis], right > 0)
-    return bias, float(weight)
-
-
 def fit_ambiguous_margin(log_odds: np.ndarray, strengths: np.ndarray, rows: Rows, line: float) -> float:
     """The gap between two accepted proofs of one place below which the better one is right less than nine times in ten."""
     gaps, right = [], []
@@ -422,7 +403,6 @@ def fit(rows: Rows, asked: Sequence[Asked], draft: ProofCalibration, target_far:
     line = float(np.quantile(reached[foreign], 1 - target_far))
     doubtful_line = float(np.quantile(reached[foreign], max(0.0, 1 - DOUBTFUL_FAR * target_far)))
     margin = fit_ambiguous_margin(log_odds, strengths, rows, line)
-    lift_bias, lift = fit_lift(rows, asked)
     right = (best >= 0) & rows.right[best] & (reached >= line)
     for kind in dict.fromkeys(one.kind for one in asked):
         mine = np.array([one.kind == kind for one in asked])
@@ -432,8 +412,6 @@ def fit(rows: Rows, asked: Sequence[Asked], draft: ProofCalibration, target_far:
         target_far=target_far,
         line=round(line, 4),
         doubtful_line=round(min(doubtful_line, line), 4),
-        lift=round(lift, 4),
-        lift_bias=round(lift_bias, 4),
         ambiguous_margin=round(margin, 4),
     )
 

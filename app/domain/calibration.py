@@ -42,14 +42,12 @@ class ProofCalibration:
     votes: float  # for the share of the votes that its class got
     look: float  # for the similarity of the place to the example
     bias: float  # log-odds of a match: this, and the strength
-    lift: float  # log-odds of a class that is the favourite of the votes but not proved: for each unit of ln(its lift)
-    lift_bias: float  # and with no more than an even share of the votes
     ambiguous_margin: float  # log-odds: two proofs of one place nearer to each other than this cannot be told apart
 
     def __post_init__(self) -> None:
         if not 0 < self.target_far < 1:
             raise ValueError(f"proof.target_far is a rate between 0 and 1, not {self.target_far}")
-        weights = ("log_points", "coverage", "agreement", "votes", "look", "lift")
+        weights = ("log_points", "coverage", "agreement", "votes", "look")
         if min(getattr(self, name) for name in (*weights, "looked_from")) < 0:
             raise ValueError(f"proof.looked_from and the weights {', '.join(weights)} are not negative")
         if not 0 <= self.doubtful_line <= self.line or self.ambiguous_margin < 0:
@@ -69,10 +67,6 @@ class ProofCalibration:
         # The similarity of the whole picture has no part in it: around a thing that fills a corner it says little, and what it
         # could say the look of the place says better (docs/adr/0015).
         return self.bias + strength
-
-    def log_odds_of_votes(self, lift: float) -> float:
-        """Of the favourite of the votes (`prints.Favourite`), where nothing of it is proved."""
-        return self.lift_bias + self.lift * math.log(lift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import numpy as np
 
 from app.domain.calibration import Calibration, probability_of
 from app.domain.gallery import similarity_of
-from app.domain.prints import Favourite
 from app.domain.values import Box, Candidate, ClassState, Evidence, Example, FloatArray, Outcome, Reason, Verified
 from app.domain.verification import Finds, Found, Proof, overlap
 
@@ -28,24 +27,12 @@ class Ranked:
     proved: bool  # strong enough to be accepted by that alone
 
 
-def rank(
-    scored: Sequence[tuple[ClassState, float]],
-    finds: Finds,
-    calibration: Calibration,
-    *,
-    classes: int,
-    favourite: Favourite | None = None,
-) -> list[Ranked]:
+def rank(scored: Sequence[tuple[ClassState, float]], finds: Finds, calibration: Calibration, *, classes: int) -> list[Ranked]:
     """Classes with their similarities to a picture, and what was found of their print -> candidates, most probable first.
 
-    `classes` is the number of all that competed, of which only the best are scored. `favourite` of the picture's points, if
-    anybody asked them: where too few of them agree for a proof, they still say which class it is more likely to be.
+    `classes` is the number of all that competed, of which only the best are scored.
     """
-    lifts = {favourite.class_name: favourite.lift} if favourite else {}
-    ranked = [
-        _ranked(state, similarity, finds.get(state.name, ()), lifts.get(state.name, 0.0), calibration, classes)
-        for state, similarity in scored
-    ]
+    ranked = [_ranked(state, similarity, finds.get(state.name, ()), calibration, classes) for state, similarity in scored]
     return sorted(ranked, key=lambda one: (-one.log_odds, -one.candidate.similarity, one.candidate.class_name))
 
 
@@ -110,9 +97,7 @@ def _order_of_evidence(shown: Evidence) -> tuple[int, float, str]:
     return (-shown.verified.points if shown.verified else 0, -shown.similarity, shown.example_id)
 
 
-def _ranked(
-    state: ClassState, similarity: float, found: Sequence[Found], lift: float, calibration: Calibration, classes: int
-) -> Ranked:
+def _ranked(state: ClassState, similarity: float, found: Sequence[Found], calibration: Calibration, classes: int) -> Ranked:
     if state.model is None:
         raise ValueError(f"class {state.name!r} has no class model and cannot be a candidate")
     computed = calibration.threshold_among(state.model.threshold, classes)
@@ -125,8 +110,6 @@ def _ranked(
     proved = bool(found) and strength >= calibration.proof.line
     if found:
         log_odds = max(log_odds, calibration.proof.log_odds(strength))
-    elif lift:
-        log_odds = max(log_odds, calibration.proof.log_odds_of_votes(lift))
     return Ranked(
         candidate=Candidate(
             class_name=state.name,

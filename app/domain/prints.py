@@ -175,14 +175,6 @@ class Vote:
     share: float  # of the votes of all points, those for its class; 0 to 1
 
 
-@dataclass(frozen=True, slots=True)
-class Favourite:
-    """The class that the points of a picture speak for most, proved or not."""
-
-    class_name: str
-    lift: float  # its share of the votes, over an even share among all classes that compete
-
-
 @dataclass(frozen=True, eq=False)
 class Prints:
     """One version of the points of a collection. Made by `from_snapshot`, and from then on by `fold`."""
@@ -302,14 +294,6 @@ class Prints:
         product, owner = np.concatenate(products, axis=1), np.concatenate(owners, axis=1)
         best = np.argsort(-product, axis=1, kind="stable")[:, :NEIGHBOURS]
         return np.take_along_axis(product, best, axis=1), np.take_along_axis(owner, best, axis=1)
-
-
-def favourite_of(votes: Sequence[Vote], classes: int) -> Favourite | None:
-    """Of votes among so many classes; None where no point speaks for anything."""
-    if not votes:
-        return None
-    best = max(votes, key=lambda vote: (vote.share, vote.weight, vote.printed.class_name))
-    return Favourite(best.printed.class_name, best.share * classes)
 
 
 def weights_of(products: FloatArray, owners: IntArray) -> NDArray[np.float64]:

@@ -117,12 +117,10 @@ class Classify:
         by_look = rank(scored, NO_FINDS, calibration, classes=competing)
         if not self._verifier.may_change(by_look, served):
             return by_look
-        names = [one.candidate.class_name for one in by_look]
-        finds, favourite = self._verifier.finds(pixels, query, names, served, classes)
-        seen = finds.keys() | ({favourite.class_name} if favourite else set())
+        finds = self._verifier.finds(pixels, query, [one.candidate.class_name for one in by_look], served, classes)
         with stage("search"):
-            voted = served.gallery.similarities_to(query, seen - {state.name for state, _ in scored})
-        return rank(scored + voted, finds, calibration, classes=competing, favourite=favourite)
+            voted = served.gallery.similarities_to(query, finds.keys() - {state.name for state, _ in scored})
+        return rank(scored + voted, finds, calibration, classes=competing)
 
 
 def _with_evidence(one: Ranked, query: FloatArray, served: Served, region: Box) -> Candidate:

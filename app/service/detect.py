@@ -185,7 +185,7 @@ class Detect:
         pixels = crop(scene.pixels, box)
         with stage("embed"):
             query = self._embedder(self._codec.resize(pixels, self._embedder.side_px)[np.newaxis]).embedding[0]  # (d,)
-        in_box, _ = self._verifier.finds(pixels, query, place.class_names, served, classes)
+        in_box = self._verifier.finds(pixels, query, place.class_names, served, classes)
         in_scene = {name: [scene.seen(box, found) for found in several] for name, several in in_box.items()}
         with stage("verify"):
             finds = finds_at(place, in_scene, self._model_set.calibration.proof)

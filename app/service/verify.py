@@ -10,7 +10,7 @@ import numpy as np
 from app.domain.decision import Ranked, decide
 from app.domain.looks import quads_to_look_at, with_looks
 from app.domain.model_set import ModelSet
-from app.domain.prints import Favourite, Printed, Vote, favourite_of
+from app.domain.prints import Printed, Vote
 from app.domain.values import Example, FloatArray, Outcome, PixelArray
 from app.domain.verification import NO_FINDS, AskedPoints, Finds, Found, extent_of
 from app.service.embed import PlaceEmbedder
@@ -50,9 +50,8 @@ class Verifier:
 
     def finds(
         self, pixels: PixelArray, query: FloatArray, by_look: Sequence[str], served: Served, among: frozenset[str] | None
-    ) -> tuple[Finds, Favourite | None]:
-        """What a picture (h, w, 3) with embedding (d,) shows of the print of examples, those of classes `among`; and the class
-        that its points speak for most.
+    ) -> Finds:
+        """What a picture (h, w, 3) with embedding (d,) shows of the print of examples, those of classes `among`.
 
         `by_look` are names of classes, the most alike first.
         """
@@ -67,8 +66,7 @@ class Verifier:
             if not quads_to_look_at(finds, self._calibration.proof):
                 later = _each_once([*first, *voted])[len(first) :]
                 finds = _joined(finds, self._proved(asked, later, shares))
-        competing = len(served.gallery) if among is None else len(among)
-        return self._looked_at(pixels, finds), favourite_of(votes, competing)
+        return self._looked_at(pixels, finds)
 
     def finds_in(self, pixels: PixelArray, example: Example, served: Served) -> Finds:
         """What an example, whose crop has these pixels, shows of the print of others, itself among them."""

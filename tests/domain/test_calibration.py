@@ -124,7 +124,6 @@ def test_calibration_survives_json() -> None:
         (["proof", "votes"], -1.0, "weights log_points, coverage, agreement, votes, look"),
         (["proof", "look"], -1.0, "weights log_points, coverage, agreement, votes, look"),
         (["proof", "look"], ..., "look"),
-        (["proof", "lift"], -1.0, "weights log_points, coverage, agreement, votes, look, lift"),
         (["proof", "looked_from"], -0.1, "proof.looked_from"),
         (["proof", "doubtful_line"], 3.5, "proof.doubtful_line"),
         (["proof", "ambiguous_margin"], -0.1, "ambiguous_margin"),
@@ -140,12 +139,6 @@ def test_calibration_that_cannot_be_meant_is_refused_by_name(path: list[str], va
         entries[name] = value
     with pytest.raises(ValueError, match=complaint):
         calibration_from_json(data)
-
-
-def test_a_favourite_is_the_more_probable_the_more_votes_it_has_over_an_even_share() -> None:
-    proof = calibration_for_tests().proof
-    assert proof.log_odds_of_votes(1.0) == -6.0
-    assert proof.log_odds_of_votes(math.e**2) == pytest.approx(-2.0)
 
 
 @pytest.mark.parametrize("data", [None, [], "calibration", {"warnings": 3}])

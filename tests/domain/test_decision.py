@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from app.domain.calibration import Calibration, probability_of
 from app.domain.decision import Ranked, decide, evidence_of, rank
-from app.domain.prints import Favourite
 from app.domain.values import Box, Candidate, ClassModel, ClassState, Evidence, Example, Outcome, Provenance, Reason, Verified
 from app.domain.verification import NO_FINDS, Found, Proof
 from tests.fakes import calibration_for_tests
@@ -125,35 +124,6 @@ def test_evidence_is_the_nearest_examples_nearest_first() -> None:
 
 
 # With 60 points a proof has strength 3.96, above the line of 3; with 8 points 2.95, above the lower line of 2.
-
-
-# A favourite with a lift of 100 has log-odds -6 + 2 ln 100 = 3.2; at a similarity of 0.55, below the threshold, -0.5.
-
-
-def test_the_favourite_of_the_votes_comes_first_among_classes_that_nothing_is_proved_of() -> None:
-    scored = [(class_state("alike"), 0.55), (class_state("acme"), 0.1)]
-    alike, acme = rank(scored, NO_FINDS, CALIBRATION, classes=2)
-    assert alike.candidate.class_name == "alike"
-    first, second = rank(scored, NO_FINDS, CALIBRATION, classes=2, favourite=Favourite("acme", 100.0))
-    assert (first.candidate.class_name, first.log_odds) == ("acme", CALIBRATION.proof.log_odds_of_votes(100.0))
-    assert (second, first.candidate.similarity) == (alike, acme.candidate.similarity)
-
-
-def test_votes_alone_neither_accept_a_class_nor_bring_it_near() -> None:
-    ranked = rank([(class_state("acme"), 0.1)], NO_FINDS, CALIBRATION, classes=2, favourite=Favourite("acme", 1e6))
-    assert not ranked[0].candidate.accepted
-    assert decide(ranked, CALIBRATION) == (Outcome.UNKNOWN, None, Reason.BELOW_THRESHOLD)
-
-
-def test_of_a_proved_class_the_proof_speaks_and_not_the_votes() -> None:
-    finds = {"acme": [found("acme0", 8)]}
-    (voted,) = rank([(class_state("acme"), 0.1)], finds, CALIBRATION, classes=2, favourite=Favourite("acme", 1e6))
-    assert [voted] == rank([(class_state("acme"), 0.1)], finds, CALIBRATION, classes=2)
-
-
-def test_a_few_votes_do_not_make_a_class_less_probable() -> None:
-    (voted,) = rank([(class_state("acme"), 0.7)], NO_FINDS, CALIBRATION, classes=2, favourite=Favourite("acme", 1.0))
-    assert [voted] == rank([(class_state("acme"), 0.7)], NO_FINDS, CALIBRATION, classes=2)
 
 
 def test_a_proved_class_is_accepted_far_below_its_threshold() -> None:

@@ -36,12 +36,10 @@ from app.domain.prints import (
     NEIGHBOURS,
     PROBES,
     CodeBook,
-    Favourite,
     NumpyPointIndex,
     PointIndex,
     Prints,
     Vote,
-    favourite_of,
     weights_of,
 )
 from app.domain.values import ClassModel, Example, Points
@@ -166,15 +164,6 @@ def test_of_a_class_the_best_two_are_proposed_and_of_all_the_best_few(top: int) 
         points_of(blocks(0), ONE_WORD), top
     )
     assert named(votes) == [("a", "e0"), ("a", "e3"), ("b", "e0")][:top]
-
-
-def test_the_favourite_is_the_class_with_the_largest_share_and_its_lift_counts_the_classes() -> None:
-    votes = prints_of({"a": [blocks(0, 100)], "b": [blocks(4)], "c": [blocks(200)]}).vote(points_of(blocks(0, 100), ONE_WORD), 5)
-    best = votes[0]
-    assert best.printed.class_name == "a"
-    assert favourite_of(votes, 300) == Favourite("a", best.share * 300)
-    assert favourite_of(votes[::-1], 300) == favourite_of(votes, 300)
-    assert favourite_of([], 300) is None
 
 
 def test_a_picture_without_points_votes_for_nobody() -> None:

@@ -87,20 +87,6 @@ def test_print_is_recognised_in_a_picture_that_looks_like_something_else(make_se
     assert best.evidence[0].example_id == example.id
 
 
-def test_a_class_that_too_few_points_speak_for_to_be_proved_comes_first_and_is_not_accepted(make_service: MakeService) -> None:
-    firsts = {}
-    for mode in ("off", "always"):
-        service = make_service(verify=mode)
-        service.enrol("acme", printed(1))
-        for number in range(2, 40):
-            service.enrol(f"other print {number}", printed(number))
-        three_blocks = raw_bytes(pixels_of(printed(1))[:8, :24])
-        firsts[mode] = service.classify(scene((three_blocks, 40, 24))).candidates[0]
-    assert firsts["off"].class_name != "acme"
-    assert (firsts["always"].class_name, firsts["always"].accepted) == ("acme", False)
-    assert firsts["always"].evidence[0].verified is None
-
-
 def test_evidence_shows_where_the_example_lies(service: Service) -> None:
     service.enrol("acme", printed(1))
     verified = best_proof(service.classify(scene((printed(1), 40, 24))).candidates[0])

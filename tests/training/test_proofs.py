@@ -17,7 +17,6 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 
 from app.adapters.model_set import read_model_set  # noqa: E402
 from app.domain.calibration import ProofCalibration  # noqa: E402
-from app.domain.prints import Favourite  # noqa: E402
 from app.domain.values import PixelArray  # noqa: E402
 from app.domain.verification import Found, Proof  # noqa: E402
 from app.service.embed import PlaceEmbedder  # noqa: E402
@@ -289,7 +288,6 @@ def test_what_is_proved_is_right_by_the_class_it_shows_and_has_not_been_looked_a
     assert [one.example.id for one in rows.proofs] == ["pack/1", "pack/2"]
     assert [one.look for one in rows.proofs] == [None, None]
     assert rows.features[:, 0].tolist() == [np.log(one.proof.points) for one in rows.proofs]
-    assert [(picture, one.class_name) for picture, one in rows.favourites.items()] == [(1, "pack/1"), (2, "pack/2")]
 
 
 def test_the_strongest_proof_of_each_picture_by_hand() -> None:
@@ -340,25 +338,6 @@ def test_pictures_of_nothing_enrolled_say_nothing_about_the_margin() -> None:
         drawn(2 * count), log_odds, np.zeros(2 * count, bool), np.tile(np.arange(count), 2), (proved(),) * 2 * count
     )
     assert proofs.fit_ambiguous_margin(log_odds, np.full(2 * count, 9.0), rows, line=5.0) == 0.0
-
-
-def test_what_a_favourite_says_is_fitted_to_those_that_nothing_was_proved_of() -> None:
-    rng = np.random.default_rng(3)
-    lifts = np.exp(rng.uniform(1, 7, 4_000))
-    right = rng.random(4_000) < 1 / (1 + np.exp(10 - 2 * np.log(lifts)))
-    asked = asked_of(*["pack/thing" if is_right else None for is_right in right])
-    favourites = {picture: Favourite("pack/thing", lift) for picture, lift in enumerate(lifts.tolist())}
-    rows = replace(rows_of(drawn(1), [True], [0]), favourites=favourites)
-    assert proofs.fit_lift(rows, asked) == pytest.approx((-10, 2), abs=0.5)
-    # Proved ones are left out: that they are all wrong changes nothing.
-    sure = {4_000 + n: Favourite("e", 1e6) for n in range(4_000)}
-    more = replace(rows_of(drawn(4_000), [False] * 4_000, range(4_000, 8_000)), favourites=favourites | sure)
-    assert proofs.fit_lift(more, asked * 2) == proofs.fit_lift(rows, asked)
-
-
-def test_without_a_favourite_that_was_not_proved_nothing_is_said_of_one() -> None:
-    bias, weight = proofs.fit_lift(rows_of(drawn(1), [True], [0]), asked_of(None))
-    assert (bias, weight) == (-1e3, 0.0)
 
 
 def objects(count: int, *, held_back: bool) -> list[str]:
