@@ -35,7 +35,7 @@ ALLOWED = {
     "training": ("training", "app.domain"),
     # What is measured, calibrated and exported is what ships, down to the decoder.
     **dict.fromkeys(
-        ("training.export", "training.calibrate", "training.points", "training.evaluate"),
+        ("training.export", "training.calibrate", "training.points", "training.features", "training.evaluate"),
         ("training", "app.domain", "app.adapters"),
     ),
     "training.proofs": ("training", "app.domain", "app.adapters", "app.service"),

@@ -8,6 +8,7 @@ import sys
 STAGES = {
     "embedding": "training.backbone",
     "mini-imagenet": "training.mini_imagenet",
+    "features": "training.features",
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",
