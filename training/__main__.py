@@ -9,6 +9,7 @@ STAGES = {
     "embedding": "training.backbone",
     "mini-imagenet": "training.mini_imagenet",
     "features": "training.features",
+    "delta-encoder": "training.delta_encoder",
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",
