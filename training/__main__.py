@@ -18,6 +18,7 @@ STAGES = {
     "proofs": "training.proofs",
     "evaluate classify": "training.evaluate.classify",
     "evaluate tasks": "training.evaluate.few_shot",
+    "evaluate synthesis": "training.evaluate.synthesis",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
     "report": "training.evaluate.report",

@@ -5,6 +5,7 @@ The usual 1.96 s / sqrt(n) over episodes describes the sampler of episodes, not 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -110,3 +111,19 @@ def resampled(labels: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], 
         sizes = counts[classes]
         within = (rng.random(sizes.sum()) * sizes.repeat(sizes)).astype(np.int64)
         yield statistic(order[starts[classes].repeat(sizes) + within], np.arange(len(classes)).repeat(sizes))
+
+
+@functools.cache
+def crossed_matrices(episodes: int, classes: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`crossed_weights` of all resamples at once: (resamples, episodes), (resamples, classes)."""
+    rows, columns = zip(*crossed_weights(episodes, classes, seed=seed), strict=True)
+    return np.stack(rows).astype(np.float32), np.stack(columns).astype(np.float32)
+
+
+def two_level_of_some(values: np.ndarray, *, seed: int = 0) -> Interval:
+    """As `two_level`, of values (episodes, classes) that are NaN where a class is not in an episode."""
+    known = ~np.isnan(values)
+    rows, columns = crossed_matrices(*values.shape, seed=seed)
+    sums = ((rows @ np.where(known, values, 0).astype(np.float32)) * columns).sum(1)
+    counts = ((rows @ known.astype(np.float32)) * columns).sum(1)
+    return interval_around(float(values[known].mean()), iter(sums / np.where(counts > 0, counts, np.nan)))
