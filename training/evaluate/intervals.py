@@ -49,13 +49,19 @@ def crossed_weights(episodes: int, classes: int, *, seed: int = 0) -> Iterator[t
         yield rows, columns
 
 
+@functools.lru_cache(maxsize=8)  # of 2,000 episodes a matrix has 16 MB
+def crossed_matrices(episodes: int, classes: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`crossed_weights` of all resamples at once: (resamples, episodes), (resamples, classes)."""
+    rows, columns = zip(*crossed_weights(episodes, classes, seed=seed), strict=True)
+    return np.stack(rows).astype(np.float32), np.stack(columns).astype(np.float32)
+
+
 def two_level(values: np.ndarray, *, seed: int = 0) -> Interval:
     """Mean and 95 % interval of values (episodes, classes): classes resampled, then episodes. For a paired difference of two
     arms, give the difference of their values. NaN, where a class is not in an episode, counts for nothing."""
     present = ~np.isnan(values)
     filled = np.where(present, values, 0.0)
-    drawn = zip(*crossed_weights(*values.shape, seed=seed), strict=True)
-    rows, columns = (np.stack(weights).astype(np.float64) for weights in drawn)  # (resamples, episodes), (resamples, classes)
+    rows, columns = crossed_matrices(*values.shape, seed=seed)
     totals = ((rows @ filled) * columns).sum(1)
     counts = ((rows @ present) * columns).sum(1)
     with np.errstate(invalid="ignore"):  # a resample may draw classes that none of its episodes has: NaN
@@ -111,19 +117,3 @@ def resampled(labels: np.ndarray, statistic: Callable[[np.ndarray, np.ndarray], 
         sizes = counts[classes]
         within = (rng.random(sizes.sum()) * sizes.repeat(sizes)).astype(np.int64)
         yield statistic(order[starts[classes].repeat(sizes) + within], np.arange(len(classes)).repeat(sizes))
-
-
-@functools.cache
-def crossed_matrices(episodes: int, classes: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """`crossed_weights` of all resamples at once: (resamples, episodes), (resamples, classes)."""
-    rows, columns = zip(*crossed_weights(episodes, classes, seed=seed), strict=True)
-    return np.stack(rows).astype(np.float32), np.stack(columns).astype(np.float32)
-
-
-def two_level_of_some(values: np.ndarray, *, seed: int = 0) -> Interval:
-    """As `two_level`, of values (episodes, classes) that are NaN where a class is not in an episode."""
-    known = ~np.isnan(values)
-    rows, columns = crossed_matrices(*values.shape, seed=seed)
-    sums = ((rows @ np.where(known, values, 0).astype(np.float32)) * columns).sum(1)
-    counts = ((rows @ known.astype(np.float32)) * columns).sum(1)
-    return interval_around(float(values[known].mean()), iter(sums / np.where(counts > 0, counts, np.nan)))

@@ -31,7 +31,7 @@ from training.delta_encoder import Base, DeltaEncoder, Space
 from training.evaluate import heads, spread
 from training.evaluate.feature_episodes import FeatureEpisodes, batches, draw, right_by_class
 from training.evaluate.heads import Classifier, Knowledge
-from training.evaluate.intervals import Interval, two_level_of_some
+from training.evaluate.intervals import Interval, two_level
 from training.features import FeatureSet
 
 SHOTS = (1, 2, 5)
@@ -408,8 +408,8 @@ class Study:
             option = self.choose(arm, shots)
             values = self.values(arm, self.reported_on, shots, option)
             found[str(shots)] = {
-                "accuracy": two_level_of_some(values).numbers(),
-                "gain": two_level_of_some(values - self.reference[shots][: len(values)]).numbers(),
+                "accuracy": two_level(values).numbers(),
+                "gain": two_level(values - self.reference[shots][: len(values)]).numbers(),
                 "option": option, "episodes": len(values),
             }  # fmt: skip
         print(row_of(arm.name, found), f"  ({time.monotonic() - start:.0f} s)", flush=True)
@@ -436,7 +436,7 @@ def real_against_made(study: Study, recipe: Recipe) -> dict[str, Any]:
         for name, arm in (("nearest mean", ncm_of(None, 0)), ("classifier", trained("", None, each=0, steps=steps))):
             part = episodes.first(study.config.sampled) if arm.sampled else episodes
             values = right_by_class(*arm.answer(world, part, None), world.asked["cl2n"], part)
-            found[f"{real} real, {name}"] = two_level_of_some(values).numbers()
+            found[f"{real} real, {name}"] = two_level(values).numbers()
     for count in CURVE:
         episodes = world.episodes.of_shots(1)
         for name, arm in (
@@ -445,7 +445,7 @@ def real_against_made(study: Study, recipe: Recipe) -> dict[str, Any]:
         ):
             part = episodes.first(study.config.sampled) if arm.sampled else episodes
             values = right_by_class(*arm.answer(world, part, None), world.asked["cl2n"], part)
-            found[f"1 real and {count} made-up, {name}"] = two_level_of_some(values).numbers()
+            found[f"1 real and {count} made-up, {name}"] = two_level(values).numbers()
     for name, value in found.items():
         print(f"curve: {name}: {Interval(**value)}", flush=True)
     return found

@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 from training import features  # noqa: E402
 from training.delta_encoder import Base  # noqa: E402
 from training.evaluate import feature_episodes, heads, spread, synthesis  # noqa: E402
-from training.evaluate.intervals import two_level, two_level_of_some  # noqa: E402
 from training.features import FeatureSet  # noqa: E402
 
 SIZE, EACH = 8, 14
@@ -70,21 +69,6 @@ def test_right_answers_are_counted_by_class() -> None:
         assert values[episode, first] == 1
         assert values[episode, second] == 0
         assert np.isnan(values[episode]).sum() == 2
-
-
-def test_the_interval_of_whole_tables_is_the_two_level_one() -> None:
-    values = np.random.default_rng(0).random((40, 6))
-    whole, some = two_level(values), two_level_of_some(values)
-    assert some.mean == pytest.approx(whole.mean)
-    assert (some.low, some.high) == pytest.approx((whole.low, whole.high), abs=1e-3)
-
-
-def test_gaps_in_a_table_count_for_nothing() -> None:
-    values = np.full((30, 5), np.nan)
-    values[::2, :3] = 0.25
-    values[1::2, 2:] = 0.25
-    found = two_level_of_some(values)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def knowledge() -> heads.Knowledge:
