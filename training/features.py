@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder
 from app.domain.values import FloatArray
 from training import data, mini_imagenet, render, run
-from training.batches import HELD_BACK_SHARE, training_split
+from training.batches import held_back, training_split
 
 CANVAS_PX = 128
 RENDERED_PLAIN, RENDERED_HARD = 4, 8  # of each mark, beside the clean one: the first are for showing, the second for asking
@@ -122,12 +121,8 @@ def embedder_of(model: Path, side_px: int) -> Embed:
 
 
 def benchmark_network(path: Path, side_px: int) -> Embed:
-    """`path` holds the bare weights, or is a checkpoint of `training mini-imagenet`: then its averaged ones are taken."""
-    tensors = load_file(path)
-    weights = run.without_prefix("average", tensors) or tensors
-    network = mini_imagenet.ResNet10(width=2 * len(weights["stem.0.weight"]))
-    network.load_state_dict(weights)
-    network = network.eval().to(memory_format=torch.channels_last)
+    """Features as they are: what is learnt on them centres them itself."""
+    network, _ = mini_imagenet.read_network(path)
 
     def embed(pixels: Tensor) -> FloatArray:
         side = mini_imagenet.STORED_PX
@@ -177,8 +172,7 @@ def objects(config: Config) -> Pictures:
     """Any view may be shown and any asked, but for those beside a view that is shown."""
 
     def wanted(name: str) -> bool:
-        kept_back = data.share_of(name) < HELD_BACK_SHARE
-        return name.startswith(OBJECT_SOURCES) and kept_back == (config.split == "held-back")
+        return name.startswith(OBJECT_SOURCES) and held_back(name) == (config.split == "held-back")
 
     items = [item for item in data.pack_items(config.data / config.pack) if wanted(item.class_name)]
     found = data.load(spread(items, config), side_px=CANVAS_PX, workers=1)

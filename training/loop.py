@@ -73,10 +73,10 @@ def fit(
     def progress() -> float:
         return min(1.0, step / config.steps if config.steps else spent_s / (60 * config.minutes))
 
-    def backward(precision: str) -> dict[str, float]:
+    def backward(precision: str) -> dict[str, Tensor]:
         terms = losses(progress(), precision)
         torch.stack(list(terms.values())).sum().backward()
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return {name: term.detach() for name, term in terms.items()}
 
     def save_and_validate() -> None:
         tensors = run.prefixed("learner", learner.state_dict()) | run.prefixed("average", average.average)
@@ -98,7 +98,7 @@ def fit(
             rate = rate_at(progress())
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            values = backward(precision)
+            terms = backward(precision)
             nn.utils.clip_grad_norm_(learner.parameters(), LARGEST_GRADIENT)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -107,6 +107,7 @@ def fit(
             now = time.monotonic()
             spent_s, mark = spent_s + now - mark, now
             if step % LOG_EVERY == 0 or config.smoke:
+                values = {name: float(term) for name, term in terms.items()}  # waits for a GPU: not in every step
                 folder.log(step=step, spent_s=round(spent_s, 1), rate=rate, **values)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in values.items()} | {"step": step}, refresh=False)
                 bar.update(round(1000 * progress()) - bar.n)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training import data, loop, render, run
@@ -65,6 +66,24 @@ class ResNet10(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return self.stages(self.stem((pictures - 127.5) / 64.0)).mean((2, 3))
+
+
+def read_network(path: Path) -> tuple[ResNet10, Tensor]:
+    """Bare weights, or the average of a run's checkpoint -> the network, ready to compute, and what its features are centred on.
+
+    That is (f,), or () and nothing where the file has no `centre`. ValueError for other weights.
+    """
+    tensors = load_file(path)
+    weights = {name: tensor.float() for name, tensor in (run.without_prefix("average", tensors) or tensors).items()}
+    centre = weights.pop("centre", torch.zeros(()))
+    try:
+        network = ResNet10(width=2 * len(weights["stem.0.weight"]))
+        network.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError("it does not hold the weights of training.mini_imagenet.ResNet10") from error
+    if centre.shape not in ((), (network.features,)):
+        raise ValueError(f"its centre is {tuple(centre.shape)}, its features are ({network.features},)")
+    return network.eval().to(memory_format=torch.channels_last), centre
 
 
 class Learner(nn.Module):

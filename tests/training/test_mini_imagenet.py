@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `training` is not installed")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from tests.training.packs import draw_training_packs  # noqa: E402
 from training import mini_imagenet  # noqa: E402
 
@@ -21,6 +23,21 @@ def test_a_few_steps_leave_a_checkpoint_and_figures_on_the_validation_classes(tm
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
     assert {"val_1shot", "val_5shot"} <= lines[-1].keys()
+
+
+def test_a_checkpoint_and_bare_weights_are_read_as_the_same_network(tmp_path: Path) -> None:
+    network = mini_imagenet.ResNet10(width=8)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights | {"centre": torch.ones(64)}, tmp_path / "weights.safetensors")
+    save_file({f"average.{name}": tensor for name, tensor in weights.items()}, tmp_path / "checkpoint.safetensors")
+    bare, centre = mini_imagenet.read_network(tmp_path / "weights.safetensors")
+    averaged, nothing = mini_imagenet.read_network(tmp_path / "checkpoint.safetensors")
+    picture = torch.rand(1, 3, 48, 48) * 255
+    assert torch.equal(bare(picture), averaged(picture))
+    assert (centre.tolist(), nothing.tolist()) == ([1.0] * 64, 0.0)
+    save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="ResNet10"):
+        mini_imagenet.read_network(tmp_path / "other.safetensors")
 
 
 def test_sides_grow_with_progress() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from app.adapters.images import resize
 from app.adapters.model_set import read_model_set
@@ -113,20 +112,12 @@ def bare_network(path: Path) -> Arm:
 
 
 def benchmark(path: Path) -> Arm:
-    """The network of `training mini-imagenet`: its weights, and `centre` (f,) to take from the features, if the file has one.
+    """The network of `training mini-imagenet`: weights or a checkpoint, and the `centre` (f,) of features, if there is one.
 
     The side is the last of a default run, or what the file's metadata has as `side_px`. ValueError for other weights.
     """
-    weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-    centre = weights.pop("centre", torch.zeros(()))
+    network, centre = mini_imagenet.read_network(path)
     side_px = int(run.read_metadata(path).get("side_px", mini_imagenet.Config.sides_px.split(",")[-1]))
-    try:
-        network = mini_imagenet.ResNet10(width=2 * len(weights["stem.0.weight"])).eval()
-        network.load_state_dict(weights)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError("it does not hold the weights of training.mini_imagenet.ResNet10") from error
-    if centre.shape not in ((), (network.features,)):
-        raise ValueError(f"its centre is {tuple(centre.shape)}, its features are ({network.features},)")
 
     def embed(pictures: Sequence[Image.Image]) -> np.ndarray:
         pixels = torch.from_numpy(squares(pictures, mini_imagenet.STORED_PX)).permute(0, 3, 1, 2)
