@@ -6,7 +6,7 @@ halves the picture, the sides grow from 48 to 80 px during the run, the weights 
 
     python -m training mini-imagenet --data DIR --run runs/mini-imagenet
 
-0.38 GMAC a picture of 80 px, 4.9 M parameters. `val` is for choosing; the 20 test classes are not in the pack.
+0.37 GMAC a picture of 80 px, 4.9 M parameters. `val` is for choosing; the 20 test classes are not in the pack.
 """
 
 from __future__ import annotations

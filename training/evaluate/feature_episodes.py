@@ -33,9 +33,11 @@ class FeatureEpisodes:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def part(self, rows: slice) -> FeatureEpisodes:
+        return FeatureEpisodes(*(part[rows] for part in self._parts), self.class_count)
+
     def first(self, count: int) -> FeatureEpisodes:
-        parts = (self.classes, self.shown, self.asked, self.foreign, self.foreign_asked)
-        return FeatureEpisodes(*(part[:count] for part in parts), self.class_count)
+        return self.part(slice(count))
 
     def of_shots(self, shots: int) -> FeatureEpisodes:
         """ValueError where fewer were drawn."""
@@ -45,8 +47,11 @@ class FeatureEpisodes:
 
     @property
     def digest(self) -> str:
-        parts = (self.classes, self.shown, self.asked, self.foreign, self.foreign_asked)
-        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in self._parts)).hexdigest()[:16]
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.classes, self.shown, self.asked, self.foreign, self.foreign_asked
 
 
 def draw(found: FeatureSet, *, ways: int, shots: int, asked: int, episodes: int, seed: int) -> FeatureEpisodes:
@@ -116,5 +121,4 @@ def right_by_class(weights: Tensor, biases: Tensor, table: Tensor, episodes: Fea
 def batches(episodes: FeatureEpisodes, size: int = 200) -> Iterator[tuple[slice, FeatureEpisodes]]:
     for start in range(0, len(episodes), size):
         rows = slice(start, min(start + size, len(episodes)))
-        parts = (episodes.classes, episodes.shown, episodes.asked, episodes.foreign, episodes.foreign_asked)
-        yield rows, FeatureEpisodes(*(part[rows] for part in parts), episodes.class_count)
+        yield rows, episodes.part(rows)

@@ -8,7 +8,7 @@ other three quarters, delta-encoders included. Of the novel classes nothing is c
 mean of supports averaged over their views, centred and normalised (CL2N + views), and what it may stand on are plain supports or
 those averages (`--support`); arms that train a classifier for each episode answer the first `--sampled` episodes of the list.
 
-Minutes on one core, most of it for the delta-encoders, which are kept in `--runs`.
+Hours on one core with all ablations; each arm is kept in `--out` as it is found, and each delta-encoder in `--runs`.
 """
 
 from __future__ import annotations
@@ -94,10 +94,23 @@ def world_of(found: FeatureSet, space: Space, episodes: FeatureEpisodes, support
     averaged = torch.cat([shown[:, None], torch.from_numpy(found.views)], 1)  # (s, 1 + views, d)
     of_views = F.normalize(space(averaged).mean(1), dim=-1)
     plain = space(shown)
-    asked = {"raw": raw, "l2n": F.normalize(raw, dim=-1), "cl2n": space(raw)}
-    shots = {"raw": shown, "l2n": F.normalize(shown, dim=-1), "plain": plain, "views": of_views}
+    power = heads.DistributionCalibration.power(released_scale(raw))
+    asked = {"raw": raw, "l2n": F.normalize(raw, dim=-1), "cl2n": space(raw), "power": power}
+    shots = {
+        "raw": shown,
+        "power": power[torch.from_numpy(found.may_show)],
+        "l2n": F.normalize(shown, dim=-1),
+        "plain": plain,
+        "views": of_views,
+    }
     shots["cl2n"] = shots[support]
     return World(asked, shots, {}, {}, episodes)
+
+
+def released_scale(raw: Tensor) -> Tensor:
+    """Features (n, d) for Distribution Calibration, whose 0.21 is for about 1 a number: an embedding of length 1 is scaled up."""
+    has_unit_length = bool((raw.norm(dim=1) - 1).abs().max() < 0.01)
+    return raw * raw.shape[1] ** 0.5 if has_unit_length else raw
 
 
 @dataclass(frozen=True)
@@ -229,16 +242,14 @@ def trained(name: str, bank: Callable[[World], Tensor] | None, *, each: int, ste
 
 
 def distribution_calibration(found: FeatureSet, base_rows: np.ndarray) -> Arm:
-    """Before any normalisation, as released; an embedding of length 1 is scaled to about 1 a number, for which 0.21 was set."""
-    size = found.features.shape[1]
-    scale = size**0.5 if np.allclose(np.linalg.norm(found.features[:50], axis=1), 1, atol=0.01) else 1.0
-    features_of_base = scale * torch.from_numpy(found.features[base_rows])
+    """Before any normalisation, as released."""
+    features_of_base = released_scale(torch.from_numpy(found.features))[base_rows]
     method = heads.DistributionCalibration(features_of_base, torch.from_numpy(found.labels[base_rows]))
 
     def answer(world: World, episodes: FeatureEpisodes, _: None) -> Classifier:
         generator, parts = torch.Generator().manual_seed(0), []
         for _, part in batches(episodes, 10):
-            parts.append(method(method.power(scale * world.shown("raw", part)), generator))
+            parts.append(method(world.shown("power", part), generator))
         return heads.stacked(parts)
 
     return Arm("Distribution Calibration", answer, space="power", sampled=True)
@@ -474,10 +485,6 @@ def study_of(config: Config) -> tuple[Study, Knowledge, FeatureSet]:
         drawn = draw(found, ways=config.ways, shots=most, asked=config.asked, episodes=count, seed=config.seed)
         support = config.support if found.views.shape[1] else "plain"
         worlds.append(world_of(found, space, drawn, support))
-    for world in worlds:
-        raw = world.asked["raw"]
-        scale = raw.shape[1] ** 0.5 if abs(float(raw[:50].norm(dim=1).mean()) - 1) < 0.01 else 1.0
-        world.asked["power"] = heads.DistributionCalibration.power(scale * raw)
     return Study(config, *worlds), Knowledge(learnt), base
 
 
