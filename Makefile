@@ -17,6 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) install)
 INSTALL_FIRSTSIGHT = $(INSTALL) --no-deps --no-build-isolation --editable .
 TORCH = $(shell sed -n 's/^    "\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.toml)
 
 # Folder with the data packs, for training and measuring.
 DATA ?= data
@@ -91,4 +92,5 @@ $(VENV)/dev: requirements/dev.txt pyproject.toml | $(BIN)/python
 	@$(INSTALL) --require-hashes --requirement $<
 	@$(INSTALL_FIRSTSIGHT)
 	@$(PIP) install $(TORCH)
+	@$(PIP) install --no-deps $(TORCHVISION) || echo "Only 'training export --torchvision' needs it: going on without."
 	@touch $(VENV)/serve $@
