@@ -38,6 +38,7 @@ ALLOWED = {
         ("training.export", "training.calibrate", "training.points", "training.features", "training.evaluate"),
         ("training", "app.domain", "app.adapters"),
     ),
+    "training.fit": ("training", "app.domain", "app.adapters", "app.errors"),
     "training.proofs": ("training", "app.domain", "app.adapters", "app.service"),
     "training.evaluate.in_process": ("training", "app"),  # the whole service, asked without HTTP
 }

@@ -13,6 +13,7 @@ STAGES = {
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",
+    "fit": "training.fit",
     "points": "training.points",
     "calibrate": "training.calibrate",
     "proofs": "training.proofs",

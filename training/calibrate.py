@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +35,9 @@ from app.domain.views import crop, view_boxes
 from training import data, points, render, run
 from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, held_back, photograph_items, training_split
 
+TARGET_FAR = 5e-4
 SHOTS = (1, 2, 5)
+LEAST_MEASURED = 2  # classes: with one there is nothing to take for another
 ASKED = 3  # pictures asked of each calibration class
 FARTHEST = 50  # times rarer false accepts than of one class: the rarest that can be measured here
 CANVAS_PX = 128  # side at which pictures are rendered
@@ -52,7 +54,8 @@ PREPROCESSING = "uint8 RGB stretched to a square; everything else is inside the 
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
     models: Path = field(default=Path("models"), metadata={"help": "folder with embedding.onnx; the manifest is written there"})
-    target_far: float = field(default=5e-4, metadata={"help": "share of foreign pictures that one class may accept"})
+    name: str = field(default="firstsight", metadata={"help": "of the model set"})
+    target_far: float = field(default=TARGET_FAR, metadata={"help": "share of foreign pictures that one class may accept"})
     cohort: int = field(default=2000, metadata={"help": "embeddings in the background cohort"})
     classes: int = field(default=400, metadata={"help": "of each rendered pack; half are enrolled, half are foreign"})
     command: str = field(
@@ -76,7 +79,7 @@ class Enrolled:
     """A calibration class embedded: what `fit_class` is given, and what is asked."""
 
     examples: list[Example]
-    asked: FloatArray  # (ASKED, d)
+    asked: FloatArray  # (asked, d): as many of each class
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class Measured:
     """Similarities of calibration classes enrolled with `shots` pictures each."""
 
     shots: int
-    own: np.ndarray  # (classes, ASKED): of a class's asked pictures to the class
-    asked: np.ndarray  # (classes, ASKED, classes): of all asked pictures to all classes
+    own: np.ndarray  # (classes, asked): of a class's asked pictures to the class
+    asked: np.ndarray  # (classes, asked, classes): of all asked pictures to all classes
     foreign: np.ndarray  # (pictures, classes)
     cohort: np.ndarray  # (classes,): of the cohort's nearest to each class
 
@@ -137,12 +140,13 @@ class Enroller:
         return np.concatenate(list(self._pool.map(self._embed_one, pictures)))
 
     def enrol(self, one: CalibrationClass) -> Enrolled:
-        return Enrolled([self._example(picture) for picture in one.support], self.embed(one.asked))
+        return Enrolled([self.example(picture) for picture in one.support], self.embed(one.asked))
 
     def _embed_one(self, picture: PixelArray) -> FloatArray:
         return self.embedder(resize(picture, self.embedder.side_px)[np.newaxis]).embedding
 
-    def _example(self, picture: PixelArray) -> Example:
+    def example(self, picture: PixelArray) -> Example:
+        """As it would be enrolled."""
         height, width = picture.shape[:2]
         boxes = view_boxes(width, height, self.view_shares)
         views = self.embed([crop(picture, box) for box in boxes]).astype(np.float64)
@@ -151,20 +155,24 @@ class Enroller:
         return Example(identity, boxes[0], mean.astype(np.float32), max(0.0, 1 - float((views @ mean).mean())))
 
 
-def measure(classes: Sequence[Enrolled], foreign: FloatArray, cohort: FloatArray) -> list[Measured]:
-    """The same classes enrolled with each number of shots."""
-    asked, found = np.stack([one.asked for one in classes]), []  # (classes, ASKED, d)
-    model_set = placeholder_model_set(cohort)
+def measure(
+    classes: Sequence[Enrolled], foreign: FloatArray, cohort: FloatArray, *, competing_share: float = COMPETING_SHARE
+) -> list[Measured]:
+    """The same classes enrolled with each number of shots, as far as they have examples; foreign (n, d), cohort (m, d)."""
+    model_set, found = placeholder_model_set(cohort), []
     for shots in SHOTS:
-        models = [fit_class(one.examples[:shots], model_set=model_set, synthesize=no_synthesis) for one in classes]
+        able = [one for one in classes if len(one.examples) >= shots]
+        if len(able) < LEAST_MEASURED:
+            continue
+        asked = np.stack([one.asked for one in able])  # (classes, asked, d)
+        models = [fit_class(one.examples[:shots], model_set=model_set, synthesize=no_synthesis) for one in able]
         kept = [model.representatives for model in models]
-        similar = np.stack([(asked @ rows.T).max(-1) for rows in kept], -1)  # (classes, ASKED, classes)
+        similar = np.stack([(asked @ rows.T).max(-1) for rows in kept], -1)  # (classes, asked, classes)
         background = np.stack([(cohort @ rows.T).max(1) for rows in kept], 1)  # (cohort, classes)
-        own = similar[np.arange(len(classes)), :, np.arange(len(classes))]
+        own = similar[np.arange(len(able)), :, np.arange(len(able))]
         outside = np.stack([(foreign @ rows.T).max(1) for rows in kept], 1)
-        found.append(
-            Measured(shots, own, similar, outside, np.apply_along_axis(nearest_of_cohort, 0, background, COMPETING_SHARE))
-        )
+        nearest = np.apply_along_axis(nearest_of_cohort, 0, background, competing_share)
+        found.append(Measured(shots, own, similar, outside, nearest))
     return found
 
 
@@ -198,7 +206,7 @@ def top_candidates(measured: Sequence[Measured], calibration: Calibration, seed:
             known = each.asked[members][:, :, members].reshape(-1, len(members))
             unknown = each.foreign[rng.choice(len(each.foreign), len(known))][:, members]
             sims = np.concatenate([known, unknown])
-            truth = np.concatenate([np.repeat(np.arange(len(members)), ASKED), np.full(len(unknown), -1)])
+            truth = np.concatenate([np.repeat(np.arange(len(members)), each.asked.shape[1]), np.full(len(unknown), -1)])
             margins = sims - limits[members]
             best = margins.argmax(1)
             rows = np.arange(len(sims))
@@ -241,16 +249,14 @@ def fit_ambiguous_margin(found: Sequence[tuple[np.ndarray, ...]]) -> float:
     return round(max(0.0, float(limit)), 4)  # the class over its own threshold by most need not be the most similar
 
 
-def similarity_limits(classes: Sequence[Enrolled], repeated: np.ndarray, single: Measured) -> dict[str, float]:
+def similarity_limits(photographs: Sequence[FloatArray], repeated: np.ndarray, single: Sequence[Measured]) -> dict[str, float]:
     """Limits of the warnings about similarity, each a quantile of what honest enrolments show.
 
-    `repeated` are similarities of a photograph to itself cropped a little tighter, `single` is measured at one shot.
+    `photographs` are of one class each, (2 or more, d); `repeated` are similarities of a photograph to itself cropped a little
+    tighter; `single` is measured at one shot.
     """
-    best_of_own = []
-    for one in classes:
-        embedded = np.stack([example.embedding for example in one.examples[1:]])  # without the clean mark: photographs only
-        best_of_own.append((embedded @ embedded.T - 2 * np.eye(len(embedded))).max(1))
-    between_classes = single.asked[:, 0, :][~np.eye(len(classes), dtype=bool)]
+    best_of_own = [(one @ one.T - 2 * np.eye(len(one))).max(1) for one in photographs]
+    between_classes = np.concatenate([each.asked[:, 0, :][~np.eye(len(each.asked), dtype=bool)] for each in single])
     return {
         "near_duplicate": round(float(np.quantile(repeated, 0.1)), 3),
         "unlike_class": round(float(np.quantile(np.concatenate(best_of_own), 0.05)), 3),
@@ -259,10 +265,15 @@ def similarity_limits(classes: Sequence[Enrolled], repeated: np.ndarray, single:
 
 
 def similarities_of_repeats(classes: Sequence[CalibrationClass], enroller: Enroller) -> np.ndarray:
-    """Of the first asked picture of each class to itself, cropped by 3 pixels on each side."""
+    """Of the first asked picture of each class to itself."""
     whole = enroller.embed([one.asked[0] for one in classes])
-    tighter = enroller.embed([one.asked[0][3:-3, 3:-3] for one in classes])
-    return np.asarray((whole * tighter).sum(1))
+    return np.asarray((whole * enroller.embed([tighter(one.asked[0]) for one in classes])).sum(1))
+
+
+def tighter(picture: PixelArray) -> PixelArray:
+    """Cropped by 3 pixels of CANVAS_PX on each side."""
+    height, width = (round(side * 3 / CANVAS_PX) for side in picture.shape[:2])
+    return picture[height : picture.shape[0] - height, width : picture.shape[1] - width]
 
 
 def placeholder_model_set(cohort: FloatArray) -> ModelSet:
@@ -272,18 +283,21 @@ def placeholder_model_set(cohort: FloatArray) -> ModelSet:
     return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
 
 
-def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> Calibration:
-    accepting = fit_above_cohort(measured, config.target_far)
-    doubting = fit_above_cohort(measured, min(10 * config.target_far, 0.5))
+def fit(
+    measured: Sequence[Measured], limits: WarningLimits, *, target_far: float, seed: int, competing_share: float = COMPETING_SHARE
+) -> Calibration:
+    """All but the proofs. ValueError where probability would not grow with similarity."""
+    accepting = fit_above_cohort(measured, target_far)
+    doubting = fit_above_cohort(measured, min(10 * target_far, 0.5))
     room = 1 - float(np.mean([each.cohort.mean() for each in measured]))
     draft = Calibration(
-        target_far=config.target_far, competing_share=COMPETING_SHARE,
-        above_cohort=round(accepting, 4), above_cohort_log_classes=round(fit_competition(measured, config.target_far), 4),
+        target_far=target_far, competing_share=competing_share,
+        above_cohort=round(accepting, 4), above_cohort_log_classes=round(fit_competition(measured, target_far), 4),
         threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
         slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((accepting - doubting) * room, 4),
         ambiguous_margin=0.0, proof=UNFITTED, warnings=limits,
     )  # fmt: skip
-    found = top_candidates(measured, draft, config.seed)
+    found = top_candidates(measured, draft, seed)
     slope, slope_log, offset, offset_log = fit_probability(found)
     fitted = replace(
         draft, slope=slope, slope_log_examples=slope_log, offset=offset, offset_log_examples=offset_log,
@@ -296,13 +310,17 @@ def fit(config: Config, measured: Sequence[Measured], limits: WarningLimits) -> 
 def print_report(measured: Sequence[Measured], calibration: Calibration) -> None:
     rates = [calibration.target_far / fewer for fewer in (1, 2, 5, 10, 20, 50)]
     print("above the cohort:", ", ".join(f"{rate:.0e}: {fit_above_cohort(measured, rate):.4f}" for rate in rates))
-    for each in measured:
-        limits = thresholds(each, calibration)
-        accepted = float((each.own >= limits[:, None]).mean())
-        foreign = float((each.foreign >= limits).mean())
-        any_of = [f"{count}: {float((each.foreign[:, :count] >= limits[:count]).any(1).mean()):.3f}" for count in (10, 100, 200)]
+    for shots in sorted({each.shots for each in measured}):
+        alike = [(each, thresholds(each, calibration)) for each in measured if each.shots == shots]
+        limits = np.concatenate([lines for _, lines in alike])
+        accepted = np.concatenate([(each.own >= lines[:, None]).ravel() for each, lines in alike]).mean()
+        passed = [each.foreign >= lines for each, lines in alike]  # (foreign, classes) each
+        foreign = np.concatenate([one.ravel() for one in passed]).mean()
+        fewest = min(one.shape[1] for one in passed)
+        counts = sorted({min(count, fewest) for count in (10, 100, 200)})
+        any_of = [f"{count}: {np.concatenate([one[:, :count].any(1) for one in passed]).mean():.3f}" for count in counts]
         print(
-            f"{each.shots} shots: threshold {limits.mean():.3f} ± {limits.std():.3f}, own pictures accepted {accepted:.3f}, "
+            f"{shots} shots: threshold {limits.mean():.3f} ± {limits.std():.3f}, own pictures accepted {accepted:.3f}, "
             f"foreign by one class {foreign:.5f}, by any of {', '.join(any_of)}"
         )
 
@@ -328,21 +346,29 @@ def make_cohort(config: Config, enroller: Enroller, grounds: Tensor) -> FloatArr
     items = photograph_items(config.data)
     chosen = [items[position] for position in torch.randperm(len(items))[: config.cohort - len(rendered)]]
     photographs = to_pixels(data.load(chosen, side_px=CANVAS_PX).pixels.float() / 255)
-    return enroller.embed(rendered + photographs).astype(np.float16).astype(np.float32)
+    return as_stored(enroller.embed(rendered + photographs))
 
 
-def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray, embedder: OnnxEmbedder) -> None:
-    np.save(config.models / "cohort.npy", cohort)
+def as_stored(cohort: FloatArray) -> FloatArray:
+    """Of half precision, so that the file packs well."""
+    return cohort.astype(np.float16).astype(np.float32)
 
-    def described(name: str) -> dict[str, str]:
-        return {"file": name, "sha256": hashlib.sha256((config.models / name).read_bytes()).hexdigest()}
+
+def write_model_set(
+    folder: Path, *, name: str, calibration: Calibration, cohort: FloatArray, side_px: int, training: Mapping[str, object]
+) -> None:
+    """cohort.npy and, last, the manifest, beside embedding.onnx and words.npy. `training`: command, commit and packs."""
+    np.save(folder / "cohort.npy", cohort)
+
+    def described(file: str) -> dict[str, str]:
+        return {"file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest()}
 
     manifest = {
         "format": 1,
-        "name": "firstsight",
+        "name": name,
         "embedding": described("embedding.onnx")
         | {
-            "side_px": embedder.side_px,
+            "side_px": side_px,
             "dim": int(cohort.shape[1]),
             "preprocessing": PREPROCESSING,
             "view_shares": list(VIEW_SHARES),
@@ -350,9 +376,9 @@ def write_model_set(config: Config, calibration: Calibration, cohort: FloatArray
         "points": points.SETTINGS | {"words": described(points.WORDS_FILE)},
         "cohort": described("cohort.npy"),
         "calibration": asdict(calibration),
-        "training": {"command": config.command, "commit": config.commit, "packs": PACKS},
+        "training": training,
     }
-    (config.models / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 # `imagenet-1-per-class`: the ground of the renders that discriminant and calibration are fitted on.
@@ -373,7 +399,11 @@ def main(arguments: list[str]) -> None:
     embedded = [enroller.enrol(one) for one in enrolled]
     foreign = np.concatenate([read_foreign(config, enroller), enroller.embed([one.asked[0] for one in others])])
     measured = measure(embedded, foreign, cohort)
-    limits = similarity_limits(embedded, similarities_of_repeats(enrolled, enroller), measured[0])
-    calibration = fit(config, measured, WarningLimits(**PICTURE_LIMITS, **limits))
-    write_model_set(config, calibration, cohort, embedder)
+    photographs = [np.stack([e.embedding for e in one.examples[1:]]) for one in embedded]  # without the clean mark
+    limits = similarity_limits(photographs, similarities_of_repeats(enrolled, enroller), measured[:1])
+    calibration = fit(measured, WarningLimits(**PICTURE_LIMITS, **limits), target_far=config.target_far, seed=config.seed)
+    write_model_set(
+        config.models, name=config.name, calibration=calibration, cohort=cohort, side_px=embedder.side_px,
+        training={"command": config.command, "commit": config.commit, "packs": PACKS},
+    )  # fmt: skip
     print(json.dumps(asdict(calibration), indent=2))
