@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training import loop, run
+from training import loop, ranks, run
 from training.batches import BatchSpec, draw_batch, read_sources
 from training.validation import Validation
 
@@ -40,7 +40,7 @@ class Config:
         default=170.0, metadata={"help": "of training in all, however often interrupted; the schedule fits it"}
     )
     steps: int = field(default=0, metadata={"help": "train for so many steps instead of minutes"})
-    batch: int = field(default=128, metadata={"help": "pictures a step, in pairs of one class"})
+    batch: int = field(default=128, metadata={"help": "pictures a step, of all ranks together, in pairs of one class"})
     side_px: int = field(default=96, metadata={"help": "input side of what ships; the first part of a run uses `early_px`"})
     early_px: int = field(default=64, metadata={"help": "input side of the first part"})
     early_share: float = field(default=0.6, metadata={"help": "of the run that is spent at `early_px`"})
@@ -290,7 +290,8 @@ def train(config: Config) -> None:
     device = run.pick_device(config.device)
     torch.manual_seed(config.seed)
     spec = BatchSpec(
-        data=config.data, cache=config.cache, size=config.batch, marks_share=config.marks_share, fronts_share=config.fronts_share,
+        data=config.data, cache=config.cache, size=ranks.own_share(config.batch),
+        marks_share=config.marks_share, fronts_share=config.fronts_share,
         same_share=config.same_share, lessons=config.teach_weight > 0, few=config.smoke,
     )  # fmt: skip
     sources = read_sources(spec, device)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training import data, loop, render, run
+from training import data, loop, ranks, render, run
 from training.backbone import Block, parameter_groups, rate_at
 
 STORED_PX = 84
@@ -37,7 +37,7 @@ class Config:
     run: Path = field(default=Path("runs/mini-imagenet"), metadata={"help": "run folder; an unfinished run goes on"})
     minutes: float = field(default=480.0, metadata={"help": "of training in all; the schedule fits it"})
     steps: int = field(default=0, metadata={"help": "train for so many steps instead of minutes"})
-    batch: int = field(default=128, metadata={"help": "pictures a step"})
+    batch: int = field(default=128, metadata={"help": "pictures a step, of all ranks together"})
     sides_px: str = field(default="48,64,80", metadata={"help": "input sides, one after the other"})
     until: str = field(default="0.35,0.8", metadata={"help": "progress at which each side but the last ends"})
     rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
@@ -156,10 +156,11 @@ def train(config: Config) -> None:
     base = read(config.data, "train", every=40 if config.smoke else 1).to(device)
     chosen_on = read(config.data, "val", every=1 if config.smoke else 6).to(device)
     learner = Learner(len(base.class_names), width=8 if config.smoke else 64).to(device, memory_format=torch.channels_last)
-    may_flip = torch.ones(config.batch, dtype=torch.bool, device=device)
+    own = ranks.own_share(config.batch)
+    may_flip = torch.ones(own, dtype=torch.bool, device=device)
 
     def losses(progress: float, precision: str) -> dict[str, Tensor]:
-        rows = torch.randint(len(base.pixels), (config.batch,), device=device)
+        rows = torch.randint(len(base.pixels), (own,), device=device)
         views = render.photograph_views(base.pixels[rows].float() / 255, may_flip, side_at(config, progress), VIEWS)
         views, quarters = turned(views, config.rotated)
         with run.autocast(device, precision):

@@ -43,9 +43,12 @@ def config_from_flags(config_type: type[Config], arguments: list[str], *, descri
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
+    """`auto` is the GPU where there is one; under torchrun each process has its own, by its number on the machine."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
     return torch.device(name)
 
 
@@ -74,9 +77,12 @@ def pick_precision(device: torch.device, precision: str, step: Callable[[str], o
 class RunFolder:
     """Config, log and checkpoint of one run."""
 
-    def __init__(self, path: Path, config: Any) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, config: Any, *, writes: bool = True) -> None:
+        """`writes` is for one process of those that train together; the others only load."""
         self.path = path
+        if not writes:
+            return
+        path.mkdir(parents=True, exist_ok=True)
         (path / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
 
     def log(self, **values: float) -> None:

@@ -6,6 +6,7 @@ renderer varies is unlearnt, and a batch costs nothing more. The teacher's weigh
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,5 +48,7 @@ def features_of(pixels: Tensor, teacher: Teacher, cache: Path) -> Tensor:
         parts.append(teacher(pictures).half())
     found = torch.cat(parts)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    np.save(cache, found.numpy())
+    partial = cache.with_name(f"{os.getpid()}-{cache.name}")  # ranks that train together make it at the same time
+    np.save(partial, found.numpy())
+    os.replace(partial, cache)
     return found
