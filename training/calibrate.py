@@ -38,6 +38,7 @@ from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, 
 TARGET_FAR = 5e-4
 SHOTS = (1, 2, 5)
 LEAST_MEASURED = 2  # classes: with one there is nothing to take for another
+CEILING = 0.95  # similarity: where no class needs more, none shall ask for more
 ASKED = 3  # pictures asked of each calibration class
 FARTHEST = 50  # times rarer false accepts than of one class: the rarest that can be measured here
 CANVAS_PX = 128  # side at which pictures are rendered
@@ -289,11 +290,13 @@ def fit(
     """All but the proofs. ValueError where probability would not grow with similarity."""
     accepting = fit_above_cohort(measured, target_far)
     doubting = fit_above_cohort(measured, min(10 * target_far, 0.5))
+    # Of a network to which everything is alike, as to those that do not centre their features, a ceiling would let all pass.
+    highest = max(float((each.cohort + accepting * (1 - each.cohort)).max()) for each in measured)
     room = 1 - float(np.mean([each.cohort.mean() for each in measured]))
     draft = Calibration(
         target_far=target_far, competing_share=competing_share,
         above_cohort=round(accepting, 4), above_cohort_log_classes=round(fit_competition(measured, target_far), 4),
-        threshold_floor=0.0, threshold_ceiling=0.95, slope=1.0,
+        threshold_floor=0.0, threshold_ceiling=CEILING if highest < CEILING else 1.0, slope=1.0,
         slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((accepting - doubting) * room, 4),
         ambiguous_margin=0.0, proof=UNFITTED, warnings=limits,
     )  # fmt: skip

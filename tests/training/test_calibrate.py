@@ -35,6 +35,18 @@ def test_what_competition_adds_is_the_slope_of_the_tail_over_the_logarithm_of_th
     assert calibrate.fit_competition([measured(foreign)], 0.01) == pytest.approx(0.01 / 0.8, rel=0.03)
 
 
+@pytest.mark.parametrize(("nearest", "ceiling"), [(0.2, calibrate.CEILING), (0.97, 1.0)])
+def test_a_network_to_which_everything_is_alike_has_no_ceiling(nearest: float, ceiling: float) -> None:
+    rng = np.random.default_rng(0)
+    foreign = nearest + (1 - nearest) * rng.uniform(0, 0.5, size=(2000, 20))
+    own = nearest + (1 - nearest) * rng.uniform(0.4, 1, size=(20, 1))
+    asked = np.where(np.eye(20, dtype=bool)[:, np.newaxis], own[:, :, np.newaxis], nearest)
+    measured = calibrate.Measured(1, own, asked, foreign, np.full(20, nearest))
+    fitted = calibrate.fit([measured], calibrate.placeholder_model_set(np.eye(2)).calibration.warnings, target_far=0.01, seed=0)
+    assert fitted.threshold_ceiling == ceiling
+    assert (foreign >= calibrate.thresholds(measured, fitted)).mean() == pytest.approx(0.01, abs=0.002)
+
+
 def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
     rng = np.random.default_rng(0)
     found = []
