@@ -7,6 +7,7 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from app.settings import Settings
 from tests.api.drawings import ACME, ACME_AGAIN, form, printed
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
 from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests
-from tests.model_sets import write_model_set
-from tests.tiny_network import DIM, SIDE_PX
+from tests.model_sets import described, write_model_set
+from tests.tiny_network import DIM, SIDE_PX, tiny_network
 from tests.values import plain
 
 
@@ -191,3 +192,26 @@ def test_a_model_set_in_a_folder_is_opened_whole(tmp_path: Path) -> None:
         wait_for_start(client)
         assert client.post("/classes/acme/examples", files=form(ACME)).status_code == 201
         assert client.post("/classify", files=form(ACME)).json()["model"] == adapters.model_set.id
+
+
+def test_a_store_that_was_written_with_one_model_set_opens_and_answers_under_another(tmp_path: Path) -> None:
+    before, after = write_model_set(tmp_path / "before"), tmp_path / "after"
+
+    def with_another_network(manifest: dict[str, Any]) -> None:
+        (after / "embedding.onnx").write_bytes(tiny_network(side_px=2 * SIDE_PX))
+        manifest["embedding"].update(described(after / "embedding.onnx"), side_px=2 * SIDE_PX)
+
+    write_model_set(after, with_another_network)
+    answers = []
+    for models in (before, after):
+        settings = settings_for_tests(store=f"sqlite:///{tmp_path}/here.db", models_dir=models, device="cpu")
+        with TestClient(create_app(settings)) as client:
+            wait_for_start(client)
+            if models == before:
+                assert client.post("/classes/acme/examples", files=form(ACME)).status_code == 201
+            answers.append(client.post("/classify", files=form(ACME)).json())
+
+    assert [answer["decision"] for answer in answers] == ["acme", "acme"]
+    assert answers[0]["model"] != answers[1]["model"]
+    assert answers[1]["candidates"][0]["similarity"] > 0.99  # of two vectors of one network, not of two
+    assert answers[1]["version"] > answers[0]["version"]
