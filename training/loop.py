@@ -111,8 +111,9 @@ def fit(
     mark = last_save = time.monotonic()
     try:
         while progress() < 1:
-            # A step draws the same whether or not the run was interrupted, and each rank something else.
-            torch.manual_seed(config.seed * 1_000_003 + step + (ranks.rank() << 40))
+            # A step draws the same whether or not the run was interrupted, and each rank something else. A CPU's generator takes
+            # the lowest 32 bits of a seed: the factor spreads ranks over those.
+            torch.manual_seed(config.seed * 1_000_003 + step + ranks.rank() * 2_654_435_761)
             rate = rate_at(progress())
             for group in optimizer.param_groups:
                 group["lr"] = rate

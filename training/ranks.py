@@ -1,6 +1,6 @@
 """One network trained by several processes, which `torchrun` starts: each has a part of every batch. Alone, a process is all.
 
-    torchrun --nproc-per-node 2 -m training embedding --data DIR
+    torchrun --nproc-per-node 2 -m -- training embedding --data DIR
 
 Gradients are averaged, so that all ranks take the same step; the first one writes. Only torchrun's environment is read.
 """

@@ -48,6 +48,11 @@ def test_half_a_batch_each_makes_the_steps_of_the_whole_batch(folder: Path, tmp_
     assert not torch.allclose(two_ranks.learner().weight, alone.weight, atol=1e-2)
 
 
+def test_each_rank_draws_something_else(folder: Path) -> None:
+    one, other = (load_file(folder / f"rank{rank}.safetensors")["drawn"] for rank in (0, 1))
+    assert one != other
+
+
 def test_told_to_stop_one_rank_takes_the_other_along_after_the_same_step(folder: Path) -> None:
     assert steps_of(folder / "told")[-1] == 3  # rank 1 was told while it drew for the fourth, which is not logged
     assert [int(load_file(folder / f"rank{rank}.safetensors")["ended"]) for rank in (0, 1)] == [143, 143]

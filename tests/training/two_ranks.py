@@ -35,29 +35,30 @@ def learner() -> nn.Linear:
     return nn.Linear(4, 3)
 
 
-def train(config: Config, network: nn.Linear, *, stop_at: int = 0) -> None:
-    """A step on the rank's own share of PICTURES; the first rank is told to stop by nobody."""
-    steps = 0
+def train(config: Config, network: nn.Linear, *, stop_at: int = 0) -> Tensor:
+    """Steps on the rank's own share of PICTURES, SIGTERM in one of them -> what was drawn at random in the last."""
+    steps, drawn = 0, torch.zeros(())
 
     def losses(_progress: float, _precision: str) -> dict[str, Tensor]:
-        nonlocal steps
-        steps += 1
+        nonlocal steps, drawn
+        steps, drawn = steps + 1, torch.rand(())
         if stop_at and steps == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
         share = ranks.own_share(len(PICTURES))
         own = PICTURES[ranks.rank() * share :][:share]
-        return {"square": network(own).square().mean(), "drawn": 0 * network.weight.sum() + torch.rand(())}
+        return {"square": network(own).square().mean(), "drawn": drawn}
 
     loop.fit(
         config, torch.device("cpu"), network, network, torch.optim.AdamW(network.parameters()),
         losses=losses, rate_at=lambda _: 0.1, scores=lambda _: {},
     )  # fmt: skip
+    return drawn
 
 
 def main(folder: Path) -> None:
     rank = ranks.rank()
     same, told, timed = (learner() for _ in range(3))
-    train(Config(folder / "same"), same)
+    drawn = train(Config(folder / "same"), same)
     try:
         train(Config(folder / "told", steps=100), told, stop_at=4 * rank)
         ended = 0
@@ -68,7 +69,7 @@ def main(folder: Path) -> None:
         loop.time.monotonic = lambda: 1e4 * real()  # type: ignore[attr-defined]
     train(Config(folder / "timed", steps=0, minutes=0.002), timed)
     tensors = {name: one.weight.detach().clone() for name, one in (("same", same), ("told", told), ("timed", timed))}
-    save_file(tensors | {"ended": torch.tensor(ended)}, folder / f"rank{rank}.safetensors")
+    save_file(tensors | {"ended": torch.tensor(ended), "drawn": drawn}, folder / f"rank{rank}.safetensors")
 
 
 if __name__ == "__main__":
