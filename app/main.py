@@ -24,7 +24,7 @@ from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
 from app.adapters.index_faiss import FaissIndex, FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
-from app.adapters.networks import open_embedder
+from app.adapters.networks import open_embedder, open_synthesizer
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_sqlite import SqliteStore
 from app.adapters.warp import rectify
@@ -40,7 +40,7 @@ from app.api.readiness import Readiness
 from app.api.schemas import InfoOut, LimitsOut
 from app.domain.model_set import ModelSet
 from app.domain.prints import CodeBook, Prints
-from app.domain.representatives import fit_class, no_synthesis
+from app.domain.representatives import fit_class
 from app.errors import FirstsightError
 from app.logs import logger
 from app.service.classes import Classes
@@ -77,7 +77,7 @@ class Adapters:
 
 
 def open_adapters(settings: Settings) -> Adapters:
-    loaded = read_model_set(settings.models_dir)
+    loaded = read_model_set(settings.models_dir, synthesis=settings.synthesis == "on")
     # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
     embedder = open_embedder(loaded, threads=1, device=settings.device)
     return Adapters(
@@ -86,7 +86,7 @@ def open_adapters(settings: Settings) -> Adapters:
         device=embedder.device,
         find_points=SiftPoints(loaded.points),
         words=loaded.points.words,
-        synthesize=no_synthesis,
+        synthesize=open_synthesizer(loaded),
         codec=picture_codec(settings),
         store=open_store(settings.store),
     )

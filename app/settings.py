@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="Verification of print by local features: `auto` skips it where the look alone makes a sure match, `always` "
         "is for every picture, `off` for none. The points of examples are kept in any case. `/detect` finds nothing with `off`.",
     )
+    synthesis: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether classes are fitted to what the delta-encoder makes of their examples, too. `off` shows its worth; "
+        "thresholds and probabilities are calibrated with it. Changing it fits all classes again at the next start.",
+    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         default="auto", description="Where the networks run. `auto` takes a GPU when the `gpu` extra is installed and finds one."
     )

@@ -86,7 +86,7 @@ def fill_with(adapters: Adapters, count: int) -> None:
 def votes(loaded: LoadedModelSet) -> list[Figure]:
     find_points, asked = SiftPoints(loaded.points), []
     for brand in ENROLLED:
-        asked += [find_points(np.asarray(photograph(scene, brand.mark(), seed=1))) for scene in SCENES]
+        asked += [find_points(np.asarray(photograph(scene, brand.mark(), seed=1)), sharpen=True) for scene in SCENES]
     galleries = {count: prints_of(loaded, count) for count in (FEW, MANY)}
     seconds: dict[int, list[float]] = {FEW: [], MANY: []}
     for number, points in enumerate(asked * ROUNDS):

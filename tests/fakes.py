@@ -55,7 +55,9 @@ class FakePointFinder:
     def side_px(self) -> int:
         return self._settings.side_px
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
         rows, columns = (length // BLOCK_PX for length in pixels.shape[:2])
         grey = pixels[: rows * BLOCK_PX, : columns * BLOCK_PX].mean(axis=2)
         blocks = grey.reshape(rows, BLOCK_PX, columns, BLOCK_PX).swapaxes(1, 2).reshape(rows * columns, BLOCK_PX**2)

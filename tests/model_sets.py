@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.fakes import calibration_for_tests, point_settings_for_tests
-from tests.tiny_network import DIM, SIDE_PX, tiny_network
+from tests.tiny_network import CODE, DIM, SIDE_PX, tiny_decoder, tiny_network
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -23,8 +23,10 @@ def write_model_set(
     *,
     cohort: np.ndarray | None = None,
     words: np.ndarray | None = None,
+    deltas: np.ndarray | None = None,
+    decoder: bytes | None = None,
 ) -> Path:
-    """A model set that is right, but for what `edit` does to its manifest."""
+    """A model set that is right, but for what `edit` does to its manifest. With `deltas` it has a synthesizer."""
     folder.mkdir(exist_ok=True)
     points = point_settings_for_tests()
     (folder / "embedding.onnx").write_bytes(tiny_network())
@@ -50,9 +52,24 @@ def write_model_set(
         "calibration": asdict(calibration_for_tests()),
         "training": {"command": "by hand", "commit": "0" * 40, "packs": []},
     }
+    if deltas is not None:
+        manifest["synthesis"] = write_synthesis(folder, deltas, tiny_decoder() if decoder is None else decoder)
     edit(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def some_deltas(seed: int = 0, *, count: int = 20) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, CODE)).astype(np.float32)
+
+
+def write_synthesis(folder: Path, deltas: np.ndarray, decoder: bytes) -> dict[str, Any]:
+    """The files, and their entry in the manifest."""
+    (folder / "delta-encoder.onnx").write_bytes(b"is not opened to serve")
+    (folder / "delta-decoder.onnx").write_bytes(decoder)
+    np.save(folder / "deltas.npy", deltas)
+    files = {"encoder": "delta-encoder.onnx", "decoder": "delta-decoder.onnx", "deltas": "deltas.npy"}
+    return {part: described(folder / file) for part, file in files.items()} | {"real_share": 0.5, "made": 8}
 
 
 def described(file: Path) -> dict[str, str]:

@@ -35,7 +35,14 @@ ALLOWED = {
     "training": ("training", "app.domain"),
     # What is measured, calibrated and exported is what ships, down to the decoder.
     **dict.fromkeys(
-        ("training.export", "training.calibrate", "training.points", "training.features", "training.evaluate"),
+        (
+            "training.export",
+            "training.calibrate",
+            "training.points",
+            "training.features",
+            "training.synthesizer",
+            "training.evaluate",
+        ),
         ("training", "app.domain", "app.adapters"),
     ),
     "training.fit": ("training", "app.domain", "app.adapters", "app.errors"),

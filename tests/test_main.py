@@ -23,7 +23,7 @@ from app.settings import Settings
 from tests.api.drawings import ACME, ACME_AGAIN, form, printed
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
 from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests
-from tests.model_sets import described, write_model_set
+from tests.model_sets import described, some_deltas, write_model_set
 from tests.tiny_network import DIM, SIDE_PX, tiny_network
 from tests.values import plain
 
@@ -215,3 +215,23 @@ def test_a_store_that_was_written_with_one_model_set_opens_and_answers_under_ano
     assert answers[0]["model"] != answers[1]["model"]
     assert answers[1]["candidates"][0]["similarity"] > 0.99  # of two vectors of one network, not of two
     assert answers[1]["version"] > answers[0]["version"]
+
+
+def test_synthesis_that_is_switched_off_and_on_fits_the_classes_of_a_store_again(tmp_path: Path) -> None:
+    models, fitted, ids = write_model_set(tmp_path / "models", deltas=some_deltas()), [], []
+    address = f"sqlite:///{tmp_path}/here.db"
+    for synthesis in ("on", "off", "on"):
+        with TestClient(create_app(settings_for_tests(store=address, models_dir=models, synthesis=synthesis))) as client:
+            wait_for_start(client)
+            if not fitted:
+                assert client.post("/classes/acme/examples", files=form(ACME)).status_code == 201
+            ids.append(client.get("/info").json()["model"])
+        with closing(open_store(address)) as store:
+            (acme,) = store.snapshot().classes
+            assert acme.model is not None
+            fitted.append((acme.model.representatives.tobytes(), acme.model.threshold))
+    on, off, on_again = fitted
+    assert (ids[0], on) == (ids[2], on_again)
+    assert ids[0] != ids[1]
+    assert on[0] != off[0]
+    assert on[1] != off[1]

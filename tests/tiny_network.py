@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 SIDE_PX = 32
 CELL_PX = 8
 DIM = 6
+CODE = 3
 
 
 def tiny_network(*, side_px: int = SIDE_PX, input_type: int = TensorProto.UINT8, scale: float = 1.0) -> bytes:
@@ -40,6 +41,37 @@ def tiny_network(*, side_px: int = SIDE_PX, input_type: int = TensorProto.UINT8,
         initializer=[
             numpy_helper.from_array(kernel, "kernel"),
             numpy_helper.from_array(bias, "bias"),
+            numpy_helper.from_array(np.float32(scale).reshape(1), "scale"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def tiny_decoder(*, dim: int = DIM, code: int = CODE, scale: float = 1.0) -> bytes:
+    """ONNX bytes: shots (n, dim) and codes (m, code) -> made (n, m, dim): each shot a little further along each code's direction.
+
+    `scale` is that of what is made: anything but 1 makes a decoder that breaks its contract.
+    """
+    directions = np.random.default_rng(1).normal(0, 0.5, (code, dim)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes=[
+            helper.make_node("MatMul", ["codes", "directions"], ["offsets"]),
+            helper.make_node("Unsqueeze", ["shots", "middle"], ["each"]),
+            helper.make_node("Add", ["each", "offsets"], ["sum"]),
+            helper.make_node("LpNormalization", ["sum"], ["unit"], axis=-1, p=2),
+            helper.make_node("Mul", ["unit", "scale"], ["made"]),
+        ],
+        name="tiny decoder",
+        inputs=[
+            helper.make_tensor_value_info("shots", TensorProto.FLOAT, ["n", dim]),
+            helper.make_tensor_value_info("codes", TensorProto.FLOAT, ["m", code]),
+        ],
+        outputs=[helper.make_tensor_value_info("made", TensorProto.FLOAT, ["n", "m", dim])],
+        initializer=[
+            numpy_helper.from_array(directions, "directions"),
+            numpy_helper.from_array(np.array([1], np.int64), "middle"),
             numpy_helper.from_array(np.float32(scale).reshape(1), "scale"),
         ],
     )

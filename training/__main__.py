@@ -10,6 +10,7 @@ STAGES = {
     "mini-imagenet": "training.mini_imagenet",
     "features": "training.features",
     "delta-encoder": "training.delta_encoder",
+    "synthesizer": "training.synthesizer",
     "discriminant": "training.discriminant",
     "export": "training.export",
     "warning-limits": "training.evaluate.warning_limits",

@@ -29,11 +29,12 @@ from app.adapters.networks import OnnxEmbedder
 from app.domain.calibration import CALIBRATED_CLASSES, Calibration, ProofCalibration, nearest_of_cohort
 from app.domain.checks import WarningLimits
 from app.domain.model_set import ModelSet
-from app.domain.representatives import fit_class, no_synthesis
+from app.domain.representatives import fit_class
 from app.domain.values import Example, FloatArray, PixelArray, Provenance
 from app.domain.views import crop, view_boxes
-from training import data, points, render, run
+from training import data, points, render, run, synthesizer
 from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, held_back, photograph_items, training_split
+from training.synthesizer import NO_SYNTHESIS, Synthesis
 
 TARGET_FAR = 5e-4
 SHOTS = (1, 2, 5)
@@ -157,16 +158,21 @@ class Enroller:
 
 
 def measure(
-    classes: Sequence[Enrolled], foreign: FloatArray, cohort: FloatArray, *, competing_share: float = COMPETING_SHARE
+    classes: Sequence[Enrolled],
+    foreign: FloatArray,
+    cohort: FloatArray,
+    *,
+    synthesis: Synthesis = NO_SYNTHESIS,
+    competing_share: float = COMPETING_SHARE,
 ) -> list[Measured]:
     """The same classes enrolled with each number of shots, as far as they have examples; foreign (n, d), cohort (m, d)."""
-    model_set, found = placeholder_model_set(cohort), []
+    model_set, found = placeholder_model_set(cohort, synthesis.real_share), []
     for shots in SHOTS:
         able = [one for one in classes if len(one.examples) >= shots]
         if len(able) < LEAST_MEASURED:
             continue
         asked = np.stack([one.asked for one in able])  # (classes, asked, d)
-        models = [fit_class(one.examples[:shots], model_set=model_set, synthesize=no_synthesis) for one in able]
+        models = [fit_class(one.examples[:shots], model_set=model_set, synthesize=synthesis.synthesize) for one in able]
         kept = [model.representatives for model in models]
         similar = np.stack([(asked @ rows.T).max(-1) for rows in kept], -1)  # (classes, asked, classes)
         background = np.stack([(cohort @ rows.T).max(1) for rows in kept], 1)  # (cohort, classes)
@@ -277,11 +283,11 @@ def tighter(picture: PixelArray) -> PixelArray:
     return picture[height : picture.shape[0] - height, width : picture.shape[1] - width]
 
 
-def placeholder_model_set(cohort: FloatArray) -> ModelSet:
+def placeholder_model_set(cohort: FloatArray, real_share: float = 1.0) -> ModelSet:
     """Representatives do not depend on the calibration; `fit_class` wants one all the same."""
     limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0, 20, 1.0)
     neutral = Calibration(0.01, COMPETING_SHARE, 0.5, 0.0, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, UNFITTED, limits)
-    return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2])
+    return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2], real_share)
 
 
 def fit(
@@ -360,7 +366,10 @@ def as_stored(cohort: FloatArray) -> FloatArray:
 def write_model_set(
     folder: Path, *, name: str, calibration: Calibration, cohort: FloatArray, side_px: int, training: Mapping[str, object]
 ) -> None:
-    """cohort.npy and, last, the manifest, beside embedding.onnx and words.npy. `training`: command, commit and packs."""
+    """cohort.npy and, last, the manifest, beside embedding.onnx, words.npy and what `python -m training synthesizer` wrote.
+
+    `training`: command, commit and packs.
+    """
     np.save(folder / "cohort.npy", cohort)
 
     def described(file: str) -> dict[str, str]:
@@ -378,6 +387,7 @@ def write_model_set(
         },
         "points": points.SETTINGS | {"words": described(points.WORDS_FILE)},
         "cohort": described("cohort.npy"),
+        "synthesis": synthesizer.manifest_entry(folder, described),
         "calibration": asdict(calibration),
         "training": training,
     }
@@ -401,7 +411,7 @@ def main(arguments: list[str]) -> None:
     enrolled = [enrolled[position] for position in order]
     embedded = [enroller.enrol(one) for one in enrolled]
     foreign = np.concatenate([read_foreign(config, enroller), enroller.embed([one.asked[0] for one in others])])
-    measured = measure(embedded, foreign, cohort)
+    measured = measure(embedded, foreign, cohort, synthesis=synthesizer.synthesis_of(config.models))
     photographs = [np.stack([e.embedding for e in one.examples[1:]]) for one in embedded]  # without the clean mark
     limits = similarity_limits(photographs, similarities_of_repeats(enrolled, enroller), measured[:1])
     calibration = fit(measured, WarningLimits(**PICTURE_LIMITS, **limits), target_far=config.target_far, seed=config.seed)

@@ -28,8 +28,11 @@ from app.adapters.model_set import read_model_set
 from app.adapters.networks import OnnxEmbedder
 from app.domain.values import FloatArray
 from training import data, mini_imagenet, render, run
-from training.batches import held_back, training_split
+from training.batches import held_back, photograph_items, training_split
 
+PACKS = ("mini-imagenet", "object-views-dev", "brand-marks", "package-fronts")
+OTHERS = "photographs"  # of the packs that training may use, but for those and `tiny-imagenet-dev`, which is as mini-imagenet
+LEAST_OF_OTHERS = 5  # photographs of a class
 CANVAS_PX = 128
 RENDERED_PLAIN, RENDERED_HARD = 4, 8  # of each mark, beside the clean one: the first are for showing, the second for asking
 # The objects that were photographed from several sides: the other sources of the pack are for evaluation only.
@@ -46,7 +49,7 @@ Embed = Callable[[Tensor], FloatArray]  # uint8 (n, 3, side, side) of any side -
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
     model: Path = field(default=Path("models"), metadata={"help": "folder of a model set, or .safetensors of ResNet10"})
-    pack: str = field(default="mini-imagenet", metadata={"help": "mini-imagenet, object-views-dev or brand-marks"})
+    pack: str = field(default="mini-imagenet", metadata={"help": f"one of {', '.join(PACKS)}, or {OTHERS}"})
     split: str = field(default="train", metadata={"help": "train or val; of objects and marks train or held-back"})
     out: Path = field(default=Path("runs/features/train.npz"), metadata={"help": "file to write"})
     each: int = field(default=150, metadata={"help": "pictures of a class, spread over what there is; 0 for all"})
@@ -156,8 +159,12 @@ def pictures_of(config: Config) -> Pictures:
         case "object-views-dev":
             return objects(config)
         case "brand-marks":
-            return marks(config)
-    raise ValueError(f"features are made of mini-imagenet, object-views-dev and brand-marks, not of {config.pack!r}")
+            return marks(config, shown=render.PLAIN, asked=render.HARD)
+        case "package-fronts":
+            return marks(config, shown=render.SHOWN, asked=render.PHONE)
+        case "photographs":
+            return other_photographs(config)
+    raise ValueError(f"features are made of {', '.join(PACKS)} and {OTHERS}, not of {config.pack!r}")
 
 
 def photographs(config: Config) -> Pictures:
@@ -166,6 +173,19 @@ def photographs(config: Config) -> Pictures:
     either = torch.ones(len(found.labels), dtype=torch.bool)
     shown = either if config.shown == 0 else torch.cat([torch.arange(n) < config.shown for n in found.counts.tolist()])
     return Pictures(found.pixels, found.labels, found.class_names, shown, ~shown if config.shown else either, mirrored=True)
+
+
+def other_photographs(config: Config) -> Pictures:
+    """Of each pack at most `classes` classes. Any picture may be shown and any asked, in `train` alone."""
+    by_pack: dict[str, dict[str, list[data.Item]]] = {}
+    for item in photograph_items(config.data):
+        pack = item.class_name.split("/", 1)[0]
+        if pack not in (*PACKS, "tiny-imagenet-dev"):
+            by_pack.setdefault(pack, {}).setdefault(item.class_name, []).append(item)
+    able = [[item for own in classes.values() if len(own) >= LEAST_OF_OTHERS for item in own] for classes in by_pack.values()]
+    found = data.load([item for items in able for item in spread(items, config)], side_px=CANVAS_PX, workers=1)
+    either = torch.ones(len(found.labels), dtype=torch.bool)
+    return Pictures(found.pixels, found.labels, found.class_names, either, either, mirrored=False)
 
 
 def objects(config: Config) -> Pictures:
@@ -180,23 +200,25 @@ def objects(config: Config) -> Pictures:
     return Pictures(found.pixels, found.labels, found.class_names, either, either, mirrored=False, in_circle=True)
 
 
-def marks(config: Config) -> Pictures:
-    """Of each brand the clean mark number 0 and plain renders of it for showing, and hard renders for asking."""
+def marks(config: Config, *, shown: render.RenderSpec, asked: render.RenderSpec) -> Pictures:
+    """Of each class its first picture, clean, and easy renders of it for showing, and hard renders for asking."""
     torch.manual_seed(config.seed)
     in_split = training_split if config.split == "train" else lambda split: split == "7"
-    items = [item for item in data.pack_items(config.data / config.pack, split=in_split) if item.entry.endswith("/0.webp")]
-    clean = data.load(spread(items, config), side_px=CANVAS_PX, mode="RGBA", workers=1)
+    first: dict[str, data.Item] = {}
+    for item in data.pack_items(config.data / config.pack, split=in_split):
+        first.setdefault(item.class_name, item)
+    clean = data.load(spread(list(first.values()), config), side_px=CANVAS_PX, mode="RGBA", workers=1)
     scenes = data.load(data.pack_items(config.data / "imagenet-1-per-class"), side_px=CANVAS_PX, workers=1).pixels
     pixels = []
     for face, aspect in zip(clean.pixels.float() / 255, clean.aspects, strict=True):
         own = [render.clean(face[None], CANVAS_PX)]
-        for count, ranges in ((RENDERED_PLAIN, render.PLAIN), (RENDERED_HARD, render.HARD)):
+        for count, ranges in ((RENDERED_PLAIN, shown), (RENDERED_HARD, asked)):
             grounds = scenes[torch.randint(len(scenes), (count,))].float() / 255
             own.append(render.render(face.expand(count, -1, -1, -1), aspect.expand(count), grounds, ranges))
         pixels.append((torch.cat(own) * 255).round().byte())
-    shown = (torch.arange(1 + RENDERED_PLAIN + RENDERED_HARD) <= RENDERED_PLAIN).repeat(len(pixels))
+    may_show = (torch.arange(1 + RENDERED_PLAIN + RENDERED_HARD) <= RENDERED_PLAIN).repeat(len(pixels))
     labels = torch.arange(len(pixels)).repeat_interleave(1 + RENDERED_PLAIN + RENDERED_HARD)
-    return Pictures(torch.cat(pixels), labels, clean.class_names, shown, ~shown, mirrored=False)
+    return Pictures(torch.cat(pixels), labels, clean.class_names, may_show, ~may_show, mirrored=False)
 
 
 def spread(items: list[data.Item], config: Config) -> list[data.Item]:

@@ -3,8 +3,9 @@
     python -m training fit --model mine --data pictures
 
 `mine` holds embedding.onnx: from `export`, or a copy of what ships. Stage by stage: the code book of the vote is kept, or the
-shipped one is taken over; cohort, thresholds, probabilities and warnings are fitted by `calibrate`; then what a proof of print
-says. The manifest is written last, and what came out is opened as the service does.
+shipped one is taken over; a synthesizer stays if it was trained for this network; cohort, thresholds, probabilities and
+warnings are fitted by `calibrate`; then what a proof of print says. The manifest is written last, and what came out is opened
+as the service does.
 
 `pictures` is whatever `evaluate classify` reads: class folders, a zip of a pack, COCO boxes. Of each class some photographs go
 into the cohort; the others are enrolled and asked, in many draws: half of the classes are enrolled in each, and the rest is
@@ -29,7 +30,7 @@ from app.domain.calibration import Calibration, ProofCalibration
 from app.domain.checks import WarningLimits
 from app.domain.values import Example, FloatArray
 from app.errors import CorruptModelSet
-from training import calibrate, proofs, run
+from training import calibrate, proofs, run, synthesizer
 from training.calibrate import Enrolled, Enroller
 from training.evaluate.items import AskedItem
 from training.evaluate.near_duplicates import groups_of, perceptual_hashes
@@ -114,6 +115,7 @@ def photographed(items: Sequence[AskedItem], enroller: Enroller) -> Photographed
 def calibration_on(classes: Sequence[Photographed], config: Config) -> Calibration:
     """All but the proofs. SystemExit where the network does not tell these classes apart."""
     rng, measured = np.random.default_rng(config.seed), []
+    synthesis = synthesizer.synthesis_of(config.model)
     share = min(1.0, max(calibrate.COMPETING_SHARE, OWN_AMONG_COMPETING / len(classes)))
     half = len(classes) // 2
     for _ in range(max(2, round(ENROLLED / half))):
@@ -121,7 +123,7 @@ def calibration_on(classes: Sequence[Photographed], config: Config) -> Calibrati
         enrolled = [enrolled_of(classes[position], rng) for position in order[:half]]
         others = [classes[position] for position in order[half:]]
         foreign, cohort = (np.concatenate(rows) for rows in zip(*((one.asked, one.cohort) for one in others), strict=True))
-        measured += calibrate.measure(enrolled, foreign, cohort, competing_share=share)
+        measured += calibrate.measure(enrolled, foreign, cohort, synthesis=synthesis, competing_share=share)
     repeated = np.concatenate([(one.asked * one.tighter).sum(1) for one in classes])
     limits = calibrate.similarity_limits([one.asked for one in classes], repeated, [m for m in measured if m.shots == 1])
     say_how_sure(classes, config.target_far)
@@ -195,6 +197,8 @@ def main(arguments: list[str]) -> None:
         if not (config.model / WORDS_FILE).exists():
             print(f"{WORDS_FILE}: as shipped")
             shutil.copy(config.shipped / WORDS_FILE, config.model / WORDS_FILE)
+        if network != shipped.embedding_network and synthesizer.removed(config.model):
+            print("synthesizer: none; the one in the folder was trained for another network, and is removed")
         if any((config.data / "brand-marks").glob("images*.zip")):
             fit_on_packs(config, network, shipped)
         else:

@@ -28,7 +28,7 @@ from app.adapters.images import resize
 from app.adapters.index_faiss import FaissIndex, FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import LoadedModelSet, read_model_set
-from app.adapters.networks import OnnxEmbedder
+from app.adapters.networks import OnnxEmbedder, open_synthesizer
 from app.adapters.warp import rectify
 from app.domain.calibration import Calibration, ProofCalibration
 from app.domain.changes import Snapshot
@@ -37,7 +37,7 @@ from app.domain.gallery import Gallery
 from app.domain.looks import quads_to_look_at, with_looks
 from app.domain.model_set import ModelSet
 from app.domain.prints import CodeBook, Prints
-from app.domain.representatives import fit_class, no_synthesis
+from app.domain.representatives import fit_class
 from app.domain.values import Box, ClassState, Example, FloatArray, PixelArray
 from app.domain.verification import NO_FINDS, Found, overlap
 from app.service.classify import SHORTLIST
@@ -50,13 +50,6 @@ from training.calibrate import CANVAS_PX, UNFITTED, to_pixels
 from training.points import pictures_of
 from training.siblings import sibling_of
 
-# A printed thing in a telephone's picture: smaller than the frame, anywhere in it, under any lamp. With gentler colours and light
-# the place looked far more like the example than it does in photographs of scans: docs/experiments.md.
-PHONE = render.RenderSpec(
-    scale=(0.55, 1.1), rotation_sd=8, shear_sd=0.07, perspective_sd=0.13, p_cylinder=0.25, shift=0.25, stretch=(0, 0), p_invert=0,
-    p_grey=0, p_tint=0, p_flat=0, light=0.6, contrast=(0.3, 1.2), p_resample=0.7, resample=(2,), p_occluder=0.15, noise=0.03,
-    colour=0.5,
-)  # fmt: skip
 PHONE_PX = 160
 LONGEST_SHOWN = 112  # as the photographs of printed things in the packs have it
 AMBIGUOUS_RIGHT = 0.9  # share of right answers below which the better of two proofs decides nothing
@@ -188,10 +181,10 @@ def asked_pictures(config: Config, fronts: Fronts) -> list[Asked]:
     known = fronts.names[: fronts.enrolled]
     twins = [sibling_name(fronts.names[place]) for place in fronts.templates]
     for _ in range(config.asked):
-        shown = renders(config, fronts.pixels, fronts.aspects, PHONE)
+        shown = renders(config, fronts.pixels, fronts.aspects, render.PHONE)
         asked += [Asked(pixels, name, "fronts") for name, pixels in zip(known, islice(shown, len(known)), strict=True)]
         asked += [Asked(pixels, None, "unknown fronts") for pixels in shown]
-        shown = renders(config, fronts.siblings, fronts.aspects[fronts.templates], PHONE)
+        shown = renders(config, fronts.siblings, fronts.aspects[fronts.templates], render.PHONE)
         asked += [Asked(pixels, name, "siblings") for name, pixels in zip(twins, shown, strict=True)]
     marks = data.load(split_7(config, "brand-marks", config.marks), side_px=CANVAS_PX, mode="RGBA")
     names = [marks.class_names[label] for label in marks.labels.tolist()]
@@ -223,10 +216,11 @@ class Eyes:
 
 def serve(pictures: Iterable[tuple[str, PixelArray]], eyes: Eyes, loaded: LoadedModelSet) -> Served:
     """A gallery of one picture a class."""
+    synthesize = open_synthesizer(loaded)
 
     def state_of(named: tuple[str, PixelArray]) -> ClassState:
         example = eyes.example_of(*named)
-        model = fit_class([example], model_set=loaded.model_set, synthesize=no_synthesis)
+        model = fit_class([example], model_set=loaded.model_set, synthesize=synthesize)
         return ClassState(named[0], 1, (example,), model)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -50,6 +50,17 @@ PLAIN = RenderSpec(
     scale=(0.925, 1.175), rotation_sd=3.5, shear_sd=0.05, perspective_sd=0.06, p_cylinder=1 / 6, p_invert=0, p_grey=0, p_tint=0,
     light=0.1, contrast=(0.775, 1.125), p_resample=0.2, p_occluder=0, noise=0.025,
 )  # fmt: skip
+# A printed thing in a telephone's picture: smaller than the frame, anywhere in it, under any lamp. With gentler colours and light
+# the place looked far more like the example than it does in photographs of scans: docs/experiments.md.
+PHONE = RenderSpec(
+    scale=(0.55, 1.1), rotation_sd=8, shear_sd=0.07, perspective_sd=0.13, p_cylinder=0.25, shift=0.25, stretch=(0, 0), p_invert=0,
+    p_grey=0, p_tint=0, p_flat=0, light=0.6, contrast=(0.3, 1.2), p_resample=0.7, resample=(2,), p_occluder=0.15, noise=0.03,
+    colour=0.5,
+)  # fmt: skip
+# The same held before the camera, near and in good light.
+SHOWN = replace(
+    PHONE, scale=(0.9, 1.1), perspective_sd=0.05, shift=0.05, light=0.2, contrast=(0.8, 1.2), p_resample=0, p_occluder=0
+)  # fmt: skip
 TRAIN = RenderSpec(
     scale=(0.55, 1.4), rotation_sd=11, shear_sd=0.14, perspective_sd=0.15, shift=0.25, stretch=(0.0, 1.0), p_flat=0.4, light=0.35,
     contrast=(0.45, 1.3), p_resample=0.5, p_occluder=0.35, noise=0.06, colour=0.2, strength=(0.0, 1.0),

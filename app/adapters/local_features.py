@@ -19,6 +19,7 @@ from app.domain.values import PixelArray, Points
 DESCRIPTOR_LENGTH = 512  # of a descriptor as it is stored; its entries then use the range of a byte
 GRID = 6  # cells a side that points are spread over
 CELL_SHARE = 1.3  # a cell keeps its best points up to so many times an even share, before weaker ones elsewhere are passed over
+SHARPENED_SHARE = 1 / 64  # of the longest side: standard deviation of the blur that is taken off; docs/experiments.md
 SPARE = 3  # points to choose from for each that is kept; docs/experiments.md
 UNITS = 65535  # of a longest side
 TURN = 65536  # units of an angle
@@ -37,8 +38,13 @@ class SiftPoints:
     def side_px(self) -> int:
         return self._settings.side_px
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
-        grey = _scaled(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), side_px or self._settings.side_px)
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
+        side_px = side_px or self._settings.side_px
+        grey = _scaled(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8), side_px)
+        if sharpen:
+            grey = _sharpened(grey, side_px * SHARPENED_SHARE)
         most = most or self._settings.most
         sift = cv2.SIFT.create(nfeatures=SPARE * most, contrastThreshold=self._settings.contrast)
         found = sift.detect(grey)
@@ -57,6 +63,12 @@ def _scaled(grey: PixelArray, side_px: int) -> PixelArray:
     scale = side_px / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA), np.uint8)
+
+
+def _sharpened(grey: PixelArray, sigma_px: float) -> PixelArray:
+    """Unsharp mask: the picture, and once more what it has above its blurred self."""
+    blurred = cv2.GaussianBlur(grey, (0, 0), sigma_px)
+    return np.asarray(cv2.addWeighted(grey, 2.0, blurred, -1.0, 0.0), np.uint8)
 
 
 def _spread(found: Sequence[cv2.KeyPoint], shape: tuple[int, ...], most: int) -> NDArray[np.int64]:

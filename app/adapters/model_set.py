@@ -26,6 +26,13 @@ UNIT_TOLERANCE = 1e-3  # of a length; a cohort may have been stored in half prec
 
 
 @dataclass(frozen=True, slots=True)
+class SynthesisParts:
+    decoder: bytes  # ONNX
+    deltas: NDArray[np.float32]  # (n, code): how pictures of other classes differ, as the encoder has it
+    made: int  # pictures of a class in all, but one of each example at least
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModelSet:
     name: str
     model_set: ModelSet
@@ -34,6 +41,7 @@ class LoadedModelSet:
     dim: int  # of an embedding
     preprocessing: str  # what the network does to pixels, in words
     points: PointSettings
+    synthesis: SynthesisParts | None  # None: nothing is made of an example
 
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # plain: a manifest cannot reach outside its folder
@@ -63,6 +71,14 @@ class _Points(_Strict):
     words: _File
 
 
+class _Synthesis(_Strict):
+    encoder: _File  # not used to serve: it makes a bank of other pictures
+    decoder: _File
+    deltas: _File
+    real_share: Annotated[float, Field(ge=0, le=1)]
+    made: Annotated[int, Field(ge=1, le=1024)]
+
+
 class _Training(_Strict):
     command: str
     commit: str
@@ -75,13 +91,19 @@ class _Manifest(_Strict):
     embedding: _Embedding
     points: _Points
     cohort: _File
+    synthesis: _Synthesis | None = None
     calibration: dict[str, Any]  # the domain reads it
     training: _Training  # where it came from; no part of what it is
 
 
-def read_model_set(folder: Path) -> LoadedModelSet:
-    """CorruptModelSet, naming the file, for anything missing, different from the manifest or not understood."""
+def read_model_set(folder: Path, *, synthesis: bool = True) -> LoadedModelSet:
+    """CorruptModelSet, naming the file, for anything missing, different from the manifest or not understood.
+
+    Without `synthesis` it is the set that it would be if it had none: with another id, as its scores mean something else.
+    """
     manifest = _read_manifest(folder / "manifest.json")
+    if not synthesis:
+        manifest = manifest.model_copy(update={"synthesis": None})
     network = _read_checked(folder, manifest.embedding)
     return LoadedModelSet(
         name=manifest.name,
@@ -91,6 +113,7 @@ def read_model_set(folder: Path) -> LoadedModelSet:
             calibration=_calibration_of(manifest),
             view_shares=manifest.embedding.view_shares,
             cohort=_read_cohort(folder, manifest),
+            real_share=1.0 if manifest.synthesis is None else manifest.synthesis.real_share,
         ),
         embedding_network=network,
         side_px=manifest.embedding.side_px,
@@ -102,6 +125,7 @@ def read_model_set(folder: Path) -> LoadedModelSet:
             contrast=manifest.points.contrast,
             words=_read_words(folder, manifest),
         ),
+        synthesis=None if manifest.synthesis is None else _read_synthesis(folder, manifest.synthesis),
     )
 
 
@@ -135,7 +159,13 @@ def _provenance_of(manifest: _Manifest) -> Provenance:
     points = manifest.points.model_dump(mode="json", exclude={"words": {"file"}})
     return Provenance(
         networks=_hash_of(embedding),
-        calibration=_hash_of({"calibration": manifest.calibration, "cohort": manifest.cohort.sha256}),
+        calibration=_hash_of(
+            {
+                "calibration": manifest.calibration,
+                "cohort": manifest.cohort.sha256,
+                "synthesis": manifest.synthesis and manifest.synthesis.model_dump(mode="json", exclude={"encoder"}),
+            }
+        ),
         points=_hash_of(points),
     )
 
@@ -163,6 +193,14 @@ def _read_words(folder: Path, manifest: _Manifest) -> NDArray[np.uint8]:
     if words.dtype != np.uint8 or words.ndim != 2 or not 1 <= len(words) <= MOST_WORDS or words.shape[1] != DESCRIPTOR_SIZE:
         raise CorruptModelSet(f"{file.file} holds {words.dtype} {words.shape}, not uint8 (1 to {MOST_WORDS}, {DESCRIPTOR_SIZE}).")
     return words
+
+
+def _read_synthesis(folder: Path, wanted: _Synthesis) -> SynthesisParts:
+    _read_checked(folder, wanted.encoder)
+    deltas = _read_array(folder, wanted.deltas)
+    if deltas.dtype != np.float32 or deltas.ndim != 2 or 0 in deltas.shape or not np.isfinite(deltas).all():
+        raise CorruptModelSet(f"{wanted.deltas.file} holds {deltas.dtype} {deltas.shape}, not finite float32 (1 or more, code).")
+    return SynthesisParts(_read_checked(folder, wanted.decoder), deltas, wanted.made)
 
 
 def _read_array(folder: Path, wanted: _File) -> NDArray[Any]:

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
-from app.adapters.model_set import LoadedModelSet
+from app.adapters.model_set import LoadedModelSet, SynthesisParts
+from app.domain.representatives import Synthesize, no_synthesis
 from app.domain.values import Embeddings, FloatArray, PixelArray
 from app.errors import CorruptModelSet, InvalidSettings
 
@@ -52,7 +53,47 @@ def open_embedder(loaded: LoadedModelSet, *, threads: int, device: Device) -> On
     return embedder
 
 
-def _open(network: bytes, *, threads: int, device: Device) -> onnxruntime.InferenceSession:
+class DeltaDecoder:
+    """A delta-encoder's decoder, and a bank of deltas to decode: shots (n, d), codes (m, code) -> made (n, m, d)."""
+
+    def __init__(self, parts: SynthesisParts) -> None:
+        """CorruptModelSet for any other kind of network, or one for other codes."""
+        self._session = _open(parts.decoder, name="delta decoder")
+        inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
+        outputs = [entry.name for entry in self._session.get_outputs()]
+        match inputs, outputs:
+            case {"shots": [_, int(dim)], "codes": [_, int(code)], **rest}, ["made"] if not rest:
+                self.dim = dim
+            case _:
+                raise CorruptModelSet(f"The delta decoder takes {inputs} and gives {outputs}, not shots, codes and made.")
+        if code != parts.deltas.shape[1]:
+            raise CorruptModelSet(
+                f"The delta decoder takes codes of {code} numbers; those of its bank have {parts.deltas.shape[1]}."
+            )
+        self._deltas, self._made = parts.deltas, parts.made
+
+    def __call__(self, support: FloatArray, seed: int) -> FloatArray:
+        """Unit vectors (k, d) -> unit vectors (k, m, d), all with the same deltas."""
+        # Of many examples fewer each: an enrolment fits its class whole.
+        each = min(max(1, self._made // len(support)), len(self._deltas))
+        drawn = np.random.default_rng(seed).choice(len(self._deltas), each, replace=False)
+        (made,) = self._session.run(["made"], {"shots": support, "codes": self._deltas[np.sort(drawn)]})
+        return _unit(made.reshape(-1, self.dim), name="delta decoder").reshape(made.shape)
+
+
+def open_synthesizer(loaded: LoadedModelSet) -> Synthesize:
+    """The synthesizer of a model set. CorruptModelSet when it is for embeddings of another size."""
+    if loaded.synthesis is None:
+        return no_synthesis
+    decoder = DeltaDecoder(loaded.synthesis)
+    if decoder.dim != loaded.dim:
+        raise CorruptModelSet(f"The delta decoder takes embeddings of {decoder.dim} numbers; those of the set have {loaded.dim}.")
+    return decoder
+
+
+def _open(
+    network: bytes, *, threads: int = 1, device: Device = "cpu", name: str = "embedding network"
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -65,7 +106,7 @@ def _open(network: bytes, *, threads: int, device: Device) -> onnxruntime.Infere
     try:
         session = onnxruntime.InferenceSession(network, options, providers=providers)
     except Exception as error:  # its exceptions have no common base but this
-        raise CorruptModelSet(f"ONNX Runtime cannot open the embedding network: {error}") from error
+        raise CorruptModelSet(f"ONNX Runtime cannot open the {name}: {error}") from error
     # A provider that is listed may still fail to load its libraries, and then the session quietly runs on the CPU.
     if device == "cuda" and CUDA not in session.get_providers():
         raise InvalidSettings(["FIRSTSIGHT_DEVICE is cuda, but ONNX Runtime finds no usable CUDA device; use auto or cpu."])
@@ -89,9 +130,9 @@ def _shape_of(session: onnxruntime.InferenceSession) -> tuple[str, int, int]:
     )
 
 
-def _unit(embedding: FloatArray) -> FloatArray:
+def _unit(embedding: FloatArray, *, name: str = "embedding network") -> FloatArray:
     """(n, d) of nearly unit length -> of unit length, so that no similarity comes out above 1."""
     lengths = np.linalg.norm(embedding.astype(np.float64), axis=1, keepdims=True)  # (n, 1)
     if not np.all(np.abs(lengths - 1) < UNIT_TOLERANCE):  # NaN fails this too
-        raise CorruptModelSet(f"The embedding network gave vectors of lengths {lengths.ravel().tolist()} instead of 1.")
+        raise CorruptModelSet(f"The {name} gave vectors of lengths {lengths.ravel().tolist()} instead of 1.")
     return np.asarray(embedding / lengths, dtype=np.float32)

@@ -18,6 +18,7 @@ class ModelSet:
     calibration: Calibration
     view_shares: tuple[float, ...]  # of the support views; see domain/views.py
     cohort: NDArray[np.float64]  # (m, d) unit length: embeddings of things that nobody enrols
+    real_share: float = 1.0  # of an example, beside what a synthesizer makes of it; 1 where nothing is made
 
 
 @dataclass(frozen=True, slots=True, eq=False)

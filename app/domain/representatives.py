@@ -1,7 +1,8 @@
 """Examples -> class model. The same examples and the same model set make the same bytes, in whatever order the examples came.
 
-A class is kept as its mean and some of its own pictures: the mean is the best single guess from a few photographs, the pictures
-themselves catch what averages away (front and back of a pack, two versions of a logo).
+Each example is first moved towards what a synthesizer makes of it: other pictures of the class as they may look (delta-encoder,
+Schwartz et al., NeurIPS 2018). Then a class is kept as its mean, the best single guess from a few photographs, and a few centres
+of groups of its examples, which catch what averages away (front and back of a pack, two versions of a logo).
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from app.domain.gallery import DECIMALS
 from app.domain.model_set import ModelSet
 from app.domain.values import ClassModel, Example, FloatArray
 
-MOST_REPRESENTATIVES = 8  # the mean and up to seven more; memory and search time per class grow with it
+MOST_CENTRES = 3  # beside the mean; with more, the largest of many similarities is large by chance too: docs/experiments.md
+TOWARDS_MEAN = 0.3  # of its way that a centre is moved to the mean: one picture alone says less of a class than all do
 CLUSTERING_ROUNDS = 10  # spherical k-means on a few dozen examples settles in fewer
 
 DoubleArray = NDArray[np.float64]
 
-Synthesize = Callable[[FloatArray, int], FloatArray]  # support (k, d), seed -> synthetic (m, d); service/ports.py, Synthesizer
+Synthesize = Callable[[FloatArray, int], FloatArray]  # support (k, d), seed -> made of each (k, m, d); service/ports.py
 
 
 def no_synthesis(support: FloatArray, seed: int) -> FloatArray:
-    """The identity: a class is what its examples are."""
-    return np.empty((0, support.shape[1]), np.float32)
+    """Makes nothing of an example but itself."""
+    return support[:, np.newaxis]
 
 
 def fit_class(examples: Sequence[Example], *, model_set: ModelSet, synthesize: Synthesize) -> ClassModel:
     """The class model of one or more examples."""
     ordered = sorted(examples, key=lambda example: example.id)
     support = np.stack([example.embedding for example in ordered])  # (k, d)
-    representatives = representatives_of(support, synthesize(support, _seed_of(ordered)))
+    representatives = representatives_of(moved(support, synthesize(support, _seed_of(ordered)), model_set.real_share))
     return ClassModel(
         representatives=representatives,
         spread=_spread_of(ordered, support),
@@ -42,17 +44,21 @@ def fit_class(examples: Sequence[Example], *, model_set: ModelSet, synthesize: S
     )
 
 
-def representatives_of(support: FloatArray, synthetic: FloatArray) -> FloatArray:
-    """Support (k, d) and synthetic embeddings (m, d), unit length -> representatives (r, d), the mean of all of them first.
-
-    After the mean come the examples themselves while there are few, and the centres of clusters of them beyond.
-    """
+def moved(support: FloatArray, made: FloatArray, real_share: float) -> FloatArray:
+    """Examples (k, d) towards the mean of what was made of each (k, m, d): `real_share` of the example stays. Unit length."""
     examples = support.astype(np.float64)
-    mean = _unit(np.concatenate([examples, synthetic.astype(np.float64)]).mean(axis=0))
-    if len(examples) == 1 and len(synthetic) == 0:
+    return np.asarray(_unit(real_share * examples + (1 - real_share) * made.astype(np.float64).mean(axis=1)), np.float32)
+
+
+def representatives_of(support: FloatArray) -> FloatArray:
+    """Examples (k, d), unit length -> representatives (r, d): their mean, and the centres of groups of two or more examples."""
+    examples = support.astype(np.float64)
+    mean = _unit(examples.mean(axis=0))
+    if len(examples) == 1:
         return mean[np.newaxis].astype(np.float32)  # the example again would add nothing
-    more = examples if len(examples) < MOST_REPRESENTATIVES else _centres(examples, mean, MOST_REPRESENTATIVES - 1)
-    return np.concatenate([mean[np.newaxis], more]).astype(np.float32)
+    centres = examples if len(examples) <= MOST_CENTRES else _centres(examples, mean, MOST_CENTRES)
+    nearer = _unit((1 - TOWARDS_MEAN) * centres + TOWARDS_MEAN * mean)
+    return np.concatenate([mean[np.newaxis], nearer]).astype(np.float32)
 
 
 def similarities_to_rest(support: FloatArray, members: slice) -> list[float]:

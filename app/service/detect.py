@@ -133,7 +133,7 @@ class Detect:
     def _look(self, scene: _Scene, view: Box, served: Served, classes: frozenset[str] | None) -> list[Sighting]:
         """What a view (in pixels of the scene) shows of the examples that its points vote for."""
         with stage("points"):
-            points = self._find_points(crop(scene.pixels, view), side_px=VIEW_PX, most=MOST_POINTS)
+            points = self._find_points(crop(scene.pixels, view), side_px=VIEW_PX, most=MOST_POINTS, sharpen=True)
         with stage("vote"):
             votes = served.prints.vote(points, VOTED, classes)
         with stage("verify"):

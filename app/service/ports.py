@@ -39,10 +39,13 @@ class PointFinder(Protocol):
         """Longest side at which examples are looked at."""
         ...
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
         """The points of a picture (h, w, 3) of any size, `most` at most, spread over it; the same ones every time.
 
-        They are looked for with the picture's longest side at `side_px`. None: as in an example.
+        They are looked for with the picture's longest side at `side_px`. None: as in an example. A photograph that is asked about
+        is softer than what is enrolled: `sharpen` undoes some of that.
         """
         ...
 
@@ -54,8 +57,11 @@ class Rectify(Protocol):
 
 
 class Synthesizer(Protocol):
-    def __call__(self, support: FloatArray, seed: int) -> FloatArray:
-        """Support embeddings (k, d) -> synthetic embeddings of the same class (m, d), m may be 0."""
+    def __call__(self, support: FloatArray, seed: int, /) -> FloatArray:
+        """Support embeddings (k, d) -> embeddings of other pictures of the class, made of each (k, m, d), m at least 1.
+
+        The same ones for the same support and seed.
+        """
         ...
 
 

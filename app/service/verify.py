@@ -56,7 +56,7 @@ class Verifier:
         `by_look` are names of classes, the most alike first.
         """
         with stage("points"):
-            points = self._find_points(pixels)
+            points = self._find_points(pixels, sharpen=True)
         with stage("vote"):
             votes = served.prints.vote(points, MOST_VOTED, among)
         with stage("verify"):

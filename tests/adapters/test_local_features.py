@@ -100,6 +100,14 @@ def test_print_in_a_larger_picture_is_proved_there() -> None:
     np.testing.assert_allclose(quad, [[200, 60], [380, 60], [380, 300], [200, 300]], atol=1.5)
 
 
+@pytest.mark.parametrize("blur_px", [3.0, 5.0])
+def test_a_soft_photograph_proves_more_when_it_is_sharpened(blur_px: float) -> None:
+    soft = np.asarray(cv2.GaussianBlur(PRINT, (0, 0), blur_px), np.uint8)
+    plain, sharp = proved(find_points(soft)), proved(find_points(soft, sharpen=True))
+    assert sharp.points > plain.points
+    np.testing.assert_allclose(240 * sharp.quad, 240 * np.array([[0, 0], [0.75, 0], [0.75, 1], [0, 1]]), atol=2)
+
+
 @pytest.mark.parametrize(
     "picture",
     [

@@ -14,8 +14,8 @@ import pytest
 from app.adapters.model_set import read_model_set
 from app.errors import CorruptModelSet
 from tests.fakes import calibration_for_tests, point_settings_for_tests
-from tests.model_sets import Edit, write_model_set
-from tests.tiny_network import DIM, SIDE_PX, tiny_network
+from tests.model_sets import Edit, some_deltas, write_model_set
+from tests.tiny_network import DIM, SIDE_PX, tiny_decoder, tiny_network
 
 
 def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
@@ -164,6 +164,51 @@ def test_a_cohort_that_cannot_be_one_is_refused(tmp_path: Path, cohort: np.ndarr
 def test_a_code_book_that_cannot_be_one_is_refused(tmp_path: Path, words: np.ndarray) -> None:
     write_model_set(tmp_path, words=words)
     with pytest.raises(CorruptModelSet, match=r"words\.npy"):
+        read_model_set(tmp_path)
+
+
+SYNTHESIS_FILES = ["delta-encoder.onnx", "delta-decoder.onnx", "deltas.npy"]
+
+
+def test_what_synthesis_needs_is_read(tmp_path: Path) -> None:
+    loaded = read_model_set(write_model_set(tmp_path, deltas=some_deltas()))
+    assert loaded.synthesis is not None
+    assert (loaded.synthesis.decoder, loaded.synthesis.made) == (tiny_decoder(), 8)
+    assert loaded.synthesis.deltas.tolist() == some_deltas().tolist()
+    assert loaded.model_set.real_share == 0.5
+
+
+def test_synthesis_that_is_switched_off_makes_another_model_set_with_the_same_networks(tmp_path: Path) -> None:
+    write_model_set(tmp_path, deltas=some_deltas())
+    on, off = read_model_set(tmp_path), read_model_set(tmp_path, synthesis=False)
+    assert (off.synthesis, off.model_set.real_share) == (None, 1.0)
+    assert on.model_set.id != off.model_set.id
+    assert on.model_set.provenance.calibration != off.model_set.provenance.calibration  # so that classes are fitted again
+    assert on.model_set.provenance.networks == off.model_set.provenance.networks
+
+
+@pytest.mark.parametrize("file", SYNTHESIS_FILES)
+def test_a_file_of_synthesis_with_one_other_bit_is_refused(tmp_path: Path, file: str) -> None:
+    path = write_model_set(tmp_path, deltas=some_deltas()) / file
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptModelSet, match=file):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        some_deltas().astype(np.float64),
+        some_deltas()[:0],
+        some_deltas()[0],
+        np.full((4, 3), np.nan, np.float32),
+    ],
+)
+def test_a_bank_of_deltas_that_cannot_be_one_is_refused(tmp_path: Path, deltas: np.ndarray) -> None:
+    write_model_set(tmp_path, deltas=deltas)
+    with pytest.raises(CorruptModelSet, match=r"deltas\.npy"):
         read_model_set(tmp_path)
 
 

@@ -8,12 +8,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from app.adapters.model_set import read_model_set
-from app.adapters.networks import OnnxEmbedder, open_embedder
+from app.adapters.model_set import SynthesisParts, read_model_set
+from app.adapters.networks import DeltaDecoder, OnnxEmbedder, open_embedder, open_synthesizer
 from app.domain.gallery import similarity_of
+from app.domain.representatives import fit_class, no_synthesis
 from app.errors import CorruptModelSet, InvalidSettings
-from tests.model_sets import write_model_set
-from tests.tiny_network import CELL_PX, DIM, SIDE_PX, tiny_network
+from tests.model_sets import some_deltas, write_model_set
+from tests.tiny_network import CELL_PX, CODE, DIM, SIDE_PX, tiny_decoder, tiny_network
+from tests.values import example_of
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 BLACK = np.zeros((1, SIDE_PX, SIDE_PX, 3), np.uint8)
@@ -77,3 +79,77 @@ def test_auto_finds_something_to_run_on() -> None:
 def test_cuda_is_refused_where_there_is_none() -> None:
     with pytest.raises(InvalidSettings, match="FIRSTSIGHT_DEVICE"):
         OnnxEmbedder(tiny_network(), device="cuda")
+
+
+def support(count: int = 2) -> np.ndarray:
+    vectors = np.random.default_rng(2).normal(size=(count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def decoder_of(*, deltas: np.ndarray | None = None, made: int = 8, network: bytes | None = None) -> DeltaDecoder:
+    return DeltaDecoder(SynthesisParts(network or tiny_decoder(), some_deltas() if deltas is None else deltas, made))
+
+
+def test_each_delta_is_decoded_on_each_example() -> None:
+    (delta,) = deltas = some_deltas(count=1)
+    made = decoder_of(deltas=deltas)(support(), 0)
+    directions = np.random.default_rng(1).normal(0, 0.5, (CODE, DIM)).astype(np.float32)
+    expected = support() + delta @ directions
+    assert made[:, 0] == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
+
+
+@pytest.mark.parametrize(("examples", "each"), [(1, 8), (2, 4), (3, 2), (8, 1), (100, 1)])
+def test_of_many_examples_fewer_pictures_each_are_made(examples: int, each: int) -> None:
+    made = decoder_of()(support(examples), 0)
+    assert made.shape == (examples, each, DIM)
+    assert np.linalg.norm(made, axis=2) == pytest.approx(np.ones((examples, each)), abs=1e-5)
+
+
+def test_no_more_is_made_than_there_are_deltas() -> None:
+    assert decoder_of(made=50)(support(1), 0).shape == (1, 20, DIM)
+
+
+def test_the_seed_draws_the_deltas() -> None:
+    decode = decoder_of()
+    assert decode(support(), 1).tobytes() == decode(support(), 1).tobytes()
+    assert decode(support(), 1).tobytes() != decode(support(), 2).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (b"no network", "cannot open the delta decoder"),
+        (tiny_network(), "not shots, codes and made"),
+        (tiny_decoder(code=CODE + 1), "codes of 4 numbers"),
+    ],
+)
+def test_a_decoder_of_another_kind_is_refused(network: bytes, complaint: str) -> None:
+    with pytest.raises(CorruptModelSet, match=complaint):
+        decoder_of(network=network)
+
+
+def test_a_decoder_for_embeddings_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_model_set(tmp_path, deltas=some_deltas(), decoder=tiny_decoder(dim=DIM + 1))
+    with pytest.raises(CorruptModelSet, match="embeddings of 7 numbers"):
+        open_synthesizer(read_model_set(tmp_path))
+
+
+@pytest.mark.parametrize("scale", [2.0, float("nan")])
+def test_what_is_made_without_unit_length_never_leaves(scale: float) -> None:
+    with pytest.raises(CorruptModelSet, match="delta decoder gave vectors of lengths"):
+        decoder_of(network=tiny_decoder(scale=scale))(support(), 0)
+
+
+def test_a_model_set_without_synthesis_makes_nothing(tmp_path: Path) -> None:
+    assert open_synthesizer(read_model_set(write_model_set(tmp_path))) is no_synthesis
+
+
+def test_two_banks_of_deltas_make_two_class_models_of_one_example(tmp_path: Path) -> None:
+    models = []
+    for seed in (0, 1):
+        loaded = read_model_set(write_model_set(tmp_path / str(seed), deltas=some_deltas(seed)))
+        examples = [example_of("a", support(1)[0])]
+        models.append(fit_class(examples, model_set=loaded.model_set, synthesize=open_synthesizer(loaded)))
+    first, second = models
+    assert not np.allclose(first.representatives, second.representatives, atol=0.01)
+    assert abs(first.threshold - second.threshold) > 0.001

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from app.domain.representatives import fit_class, no_synthesis, representatives_of, similarities_to_rest
+from app.domain.representatives import fit_class, moved, no_synthesis, representatives_of, similarities_to_rest
 from app.domain.values import Box, ClassModel, Example, FloatArray
 from tests.fakes import DIM, model_set_for_tests
-
-NONE = np.empty((0, 2), np.float32)
 
 
 def at(*degrees: float) -> FloatArray:
@@ -31,32 +30,51 @@ def fit(examples: list[Example]) -> ClassModel:
 
 
 def test_a_lone_example_is_its_own_only_representative() -> None:
-    assert representatives_of(at(30), NONE) == pytest.approx(at(30), abs=1e-7)
+    assert representatives_of(at(30)) == pytest.approx(at(30), abs=1e-7)
 
 
-def test_the_mean_comes_first_and_then_the_examples() -> None:
-    assert representatives_of(at(0, 60), NONE) == pytest.approx(at(30, 0, 60), abs=1e-6)
-
-
-def test_synthetic_embeddings_move_the_mean_but_represent_nothing_themselves() -> None:
-    assert representatives_of(at(0), at(60)) == pytest.approx(at(30, 0), abs=1e-6)
+def test_the_mean_comes_first_and_then_the_examples_a_little_nearer_to_it() -> None:
+    found = representatives_of(at(0, 60))
+    assert found[0] == pytest.approx(at(30)[0], abs=1e-6)
+    towards = 0.7 * at(0, 60) + 0.3 * at(30)
+    assert found[1:] == pytest.approx(towards / np.linalg.norm(towards, axis=1, keepdims=True), abs=1e-6)
 
 
 def test_opposite_examples_still_make_numbers() -> None:
     opposite = np.array([[1, 0], [-1, 0]], np.float32)  # their mean has no direction
-    assert np.isfinite(representatives_of(opposite, NONE)).all()
+    assert np.isfinite(representatives_of(opposite)).all()
 
 
 def test_many_equal_examples_still_make_numbers() -> None:
-    assert np.isfinite(representatives_of(at(*[30] * 20), NONE)).all()
+    assert np.isfinite(representatives_of(at(*[30] * 20))).all()
 
 
 def test_many_examples_are_represented_by_the_centres_of_their_groups() -> None:
-    groups = [angle + offset for angle in (0, 50, 100, 150, 200, 250, 300) for offset in (-2, 0, 2)]
-    found = representatives_of(at(*groups), NONE)
-    assert len(found) == 8
-    similarities = at(0, 50, 100, 150, 200, 250, 300) @ found[1:].T  # (groups, representatives)
-    assert similarities.max(axis=1) == pytest.approx(np.ones(7), abs=1e-6)
+    kinds = at(0, 120, 240)  # their mean is none of them
+    found = representatives_of(at(*[angle + offset for angle in (0, 120, 240) for offset in (-2, 0, 2)]))
+    assert len(found) == 4
+    assert (kinds @ found[1:].T).max(axis=1) == pytest.approx(np.ones(3), abs=1e-3)
+
+
+def test_an_example_is_moved_towards_the_mean_of_what_was_made_of_it() -> None:
+    made = np.stack([at(50, 70), at(200, 200)])  # (examples, made, d)
+    assert moved(at(0, 200), made, 1.0) == pytest.approx(at(0, 200), abs=1e-6)
+    # Made at 50 and 70 is a mean at 60, a little shorter than 1, so halfway comes out short of 30 degrees.
+    short = math.cos(math.radians(10))
+    expected = math.degrees(math.atan2(short * math.sin(math.radians(60)), 1 + short * math.cos(math.radians(60))))
+    assert moved(at(0, 200), made, 0.5) == pytest.approx(at(expected, 200), abs=1e-6)
+
+
+def test_a_class_is_fitted_to_what_is_made_of_its_examples() -> None:
+    examples, away = examples_like(2), examples_like(1, seed=9)[0].embedding
+
+    def make_one_thing(support: FloatArray, seed: int) -> FloatArray:
+        return np.broadcast_to(away, (len(support), 3, DIM))
+
+    plain, half = model_set_for_tests(), replace(model_set_for_tests(), real_share=0.5)
+    without, with_it = (fit_class(examples, model_set=one, synthesize=make_one_thing) for one in (plain, half))
+    assert without.representatives.tobytes() == fit(examples).representatives.tobytes()
+    assert (with_it.representatives @ away > without.representatives @ away + 0.1).all()
 
 
 @given(count=some.integers(1, 20), seed=some.integers(0, 5))

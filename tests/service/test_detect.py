@@ -54,14 +54,18 @@ class CountedPoints:
         self._find_points = find_points or FakePointFinder()
         self.sides: list[int | None] = []
         self.counts: list[int] = []
+        self.sharpened: list[bool] = []
 
     @property
     def side_px(self) -> int:
         return self._find_points.side_px
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
-        points = self._find_points(pixels, side_px=side_px, most=most)
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
+        points = self._find_points(pixels, side_px=side_px, most=most, sharpen=sharpen)
         self.sides.append(side_px)
+        self.sharpened.append(sharpen)
         self.counts.append(len(points))
         return points
 
@@ -342,3 +346,14 @@ def grey(levels: NDArray[np.int64]) -> PixelArray:
 
 
 TEXTURES = {made.__name__: made for made in (noise, checkerboard, barcode, net, text)}
+
+
+def test_what_is_asked_is_sharpened_and_what_is_enrolled_is_not(make_service: Callable[..., Service]) -> None:
+    finder = CountedPoints()
+    service = make_service(find_points=finder)
+    service.enrol("acme", raw_bytes(ACME))
+    assert set(finder.sharpened) == {False}
+    finder.sharpened.clear()
+    service.detect(scene((ACME, 104, 48)))
+    service.classify(raw_bytes(ACME))
+    assert set(finder.sharpened) == {True}

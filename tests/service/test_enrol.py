@@ -9,6 +9,7 @@ import pytest
 
 from app.adapters.store_memory import MemoryStore
 from app.domain.changes import Change, ClassConfigured, Committed
+from app.domain.representatives import representatives_of
 from app.domain.values import Box, Upload, WarningCode
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavailable
 from app.service.enrol import EnrolmentReport
@@ -190,7 +191,9 @@ def test_enrolments_of_one_class_at_the_same_time_all_count(service: Service) ->
     state = service.classes.get("acme")
     assert len(state.examples) == 4
     assert state.model is not None
-    assert len(state.model.representatives) == 5  # their mean and all four, whichever came last
+    examples = sorted(state.examples, key=lambda example: example.id)
+    of_all_four = representatives_of(np.stack([example.embedding for example in examples]))
+    assert state.model.representatives.tolist() == of_all_four.tolist()  # whichever came last
 
 
 class OvertakenStore(MemoryStore):

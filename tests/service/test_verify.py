@@ -65,9 +65,11 @@ def classify_box(service: Service, picture: bytes, box: Box) -> Answer:
 class CountedFinder(FakePointFinder):
     calls = 0
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
         self.calls += 1
-        return super().__call__(pixels, side_px=side_px, most=most)
+        return super().__call__(pixels, side_px=side_px, most=most, sharpen=sharpen)
 
 
 def test_print_is_recognised_in_a_picture_that_looks_like_something_else(make_service: MakeService) -> None:

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 
 from safetensors.torch import save_file  # noqa: E402
 
-from tests.training.packs import photograph, write_zip  # noqa: E402
+from tests.training.packs import mark, photograph, write_boxes, write_zip  # noqa: E402
 from training import features, mini_imagenet  # noqa: E402
+from training.batches import BOX_PACKS, CLASS_PACKS  # noqa: E402
 
 
 def draw_packs(folder: Path) -> Path:
@@ -56,6 +57,43 @@ def test_objects_that_are_held_back_are_in_no_training_file(tmp_path: Path) -> N
     assert not set(base.class_names) & set(kept.class_names)
     assert not any("smvsdvd" in name for name in (*base.class_names, *kept.class_names))
     assert base.in_circle
+
+
+@pytest.mark.parametrize("pack", ["brand-marks", "package-fronts"])
+def test_of_print_the_first_clean_picture_of_a_class_is_rendered(tmp_path: Path, pack: str) -> None:
+    entries = {f"{split}/{name}/{n}.webp": mark(n) for split in (0, 7) for name in ("acme", "other") for n in range(2)}
+    write_zip(tmp_path / pack / "images.zip", entries)
+    write_zip(tmp_path / "imagenet-1-per-class" / "images.zip", {f"train/c{n}/0.webp": photograph(n) for n in range(4)})
+    config = features.Config(data=tmp_path, pack=pack, split="train")
+    found = features.pictures_of(config)
+    each = 1 + features.RENDERED_PLAIN + features.RENDERED_HARD
+    assert len(found.labels) == each * len(found.class_names)
+    assert found.may_show.view(-1, each).sum(1).tolist() == [1 + features.RENDERED_PLAIN] * len(found.class_names)
+    assert (found.may_ask == ~found.may_show).all()
+    clean = found.pixels[::each].float()
+    assert not torch.equal(clean[0], found.pixels[1].float())
+
+
+def test_other_photographs_are_those_of_the_packs_that_have_no_features_of_their_own(tmp_path: Path) -> None:
+    draw_packs(tmp_path)
+    for pack in CLASS_PACKS:
+        if pack != "object-views-dev":
+            classes = {f"train/c{label}/{n}.webp": photograph(n) for label in range(3) for n in range(5 if label else 4)}
+            write_zip(tmp_path / pack / "images.zip", classes)
+    for pack in BOX_PACKS:
+        write_boxes(tmp_path / pack, {"a.jpg": photograph(1)}, [("a.jpg", "c", [1, 1, 40, 40])])
+    found = features.pictures_of(features.Config(data=tmp_path, pack="photographs", classes=2, each=3))
+    packs = {name.split("/")[0] for name in found.class_names}
+    assert packs <= set(CLASS_PACKS) - {"object-views-dev", "tiny-imagenet-dev"}
+    assert "pokemon-pictures-dev" in packs
+    assert not any(name.endswith("/c0") for name in found.class_names), "c0 has too few"
+    assert set(torch.bincount(found.labels).tolist()) == {3}
+    assert (found.may_show & found.may_ask).all()
+
+
+def test_another_pack_is_refused_with_the_names_of_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"package-fronts and photographs, not of 'gtsrb-dev'"):
+        features.pictures_of(features.Config(data=tmp_path, pack="gtsrb-dev"))
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

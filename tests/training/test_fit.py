@@ -23,8 +23,9 @@ from app.domain.values import Box, Example  # noqa: E402
 from tests.model_sets import write_model_set  # noqa: E402
 from tests.tiny_network import DIM, tiny_network  # noqa: E402
 from tests.training.packs import draw_print_packs, draw_training_packs, photograph, write_folder  # noqa: E402
-from training import calibrate, fit  # noqa: E402
+from training import calibrate, fit, synthesizer  # noqa: E402
 from training.calibrate import Enroller  # noqa: E402
+from training.delta_encoder import DeltaEncoder  # noqa: E402
 
 
 @pytest.fixture
@@ -75,6 +76,17 @@ def test_a_copy_of_what_ships_keeps_its_proofs_and_says_what_it_learnt_from(ship
     assert loaded.model_set.calibration.proof == read_model_set(shipped).model_set.calibration.proof
     assert (loaded.name, loaded.points.words.shape) == ("acme", (3, 128))  # its own code book is kept
     assert json.loads((copy / "manifest.json").read_text())["training"]["command"].startswith("by hand; ")
+
+
+def test_a_synthesizer_stays_with_the_network_that_it_was_trained_for(mine: Path, shipped: Path, tmp_path: Path) -> None:
+    network, codes = DeltaEncoder(DIM, hidden=4, code=2, dropout=0.0, residual=True), torch.randn(5, 2)
+    copy = Path(shutil.copytree(shipped, tmp_path / "copy"))
+    for folder in (mine, copy):
+        synthesizer.write(network.eval(), codes, synthesizer.Config(models=folder))
+    pictures = draw_folder(tmp_path / "pictures")
+    assert run(copy, pictures, shipped).model_set.real_share == synthesizer.Config.real_share
+    assert run(mine, pictures, shipped).synthesis is None
+    assert not (mine / synthesizer.DECODER_FILE).exists()
 
 
 def test_what_the_look_of_a_place_is_worth_is_not_taken_over_from_another_network(

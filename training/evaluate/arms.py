@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from app.adapters.images import resize
-from app.adapters.model_set import read_model_set
+from app.adapters.model_set import LoadedModelSet, read_model_set
 from app.adapters.networks import OnnxEmbedder
-from app.domain.model_set import ModelSet
 from training import mini_imagenet, run
 from training.backbone import Backbone
 from training.discriminant import untrained
@@ -142,7 +141,7 @@ def teacher(path: Path) -> Arm:
 def arm(name: str, *, models: Path, folder: Path, pictures: Sequence[Image.Image]) -> Arm:
     """An arm by name; ValueError for another. `random` fits its norms to `pictures`."""
     match name:
-        case "shipped":
+        case "shipped" | "served":  # they differ in how classes are made of embeddings
             return shipped(models)
         case "teacher":
             return teacher(folder / TEACHER)
@@ -168,15 +167,15 @@ def network_file(path: Path) -> Path:
     return found
 
 
-def arm_at(path: Path) -> tuple[Arm, ModelSet | None]:
-    """The arm of a model set (with what it decides by), of an ONNX file or of weights of the benchmark network.
+def arm_at(path: Path) -> tuple[Arm, LoadedModelSet | None]:
+    """The arm of a model set (with that, for what it decides by), of an ONNX file or of weights of the benchmark network.
 
     ValueError for what is none of these or cannot be opened.
     """
     file = network_file(path)
     try:
         if file.name == "manifest.json":
-            return shipped(file.parent), read_model_set(file.parent).model_set
+            return shipped(file.parent), read_model_set(file.parent)
         return (bare_network(file) if file.suffix == ".onnx" else benchmark(file)), None
     except ValueError:
         raise

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from app.adapters.networks import open_synthesizer
 from training import run
 from training.evaluate import arms, draws, sources
 from training.evaluate.draws import EpisodeList, Plan, Population
@@ -138,8 +139,9 @@ def evaluate(measured: Sequence[Measured], population: Population, listed: Episo
         if first is not None:
             pairs[f"{measured[0].name} - {one.name}"] = figures.difference(first, scored)
         first = first or scored
-        if one.model_set is not None:
-            served = score(Served(one.model_set), population, listed, asked_as, shown_as)
+        if one.loaded is not None:
+            own_rule = Served(one.loaded.model_set, open_synthesizer(one.loaded))
+            served = score(own_rule, population, listed, asked_as, shown_as)
             calibrated = calibration_of(served)
             found[one.name] |= {"ece": calibrated["ece"], "own_rule": figures.of(served) | calibrated}
             _print_line(f"{one.name}, {OWN_RULE}", found[one.name]["own_rule"])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.domain.model_set import ModelSet
+from app.adapters.model_set import LoadedModelSet
 from training.evaluate import arms, sources
 from training.evaluate.arms import Arm
 from training.evaluate.items import AskedItem
@@ -30,7 +30,7 @@ class Measured:
 
     name: str
     embed: Arm
-    model_set: ModelSet | None = None  # what decides and calibrates, where it is a whole model set
+    loaded: LoadedModelSet | None = None  # what decides and calibrates, where it is a whole model set
     sha256: str | None = None  # of the file that it is
 
 
@@ -57,11 +57,11 @@ def _measured(wanted: str, items: Sequence[AskedItem], teacher: Path) -> Measure
                 return Measured(wanted, arms.random_weights(_some_of(items)))
             case "histogram" | "hog":
                 return Measured(wanted, arms.histogram if wanted == "histogram" else arms.hog)
-        embed, model_set = arms.arm_at(path)
+        embed, loaded = arms.arm_at(path)
     except ValueError as error:
         raise SystemExit(f"--model {wanted}: {error}") from error
     sha256 = hashlib.sha256(arms.network_file(path).read_bytes()).hexdigest()
-    return Measured(name or path.resolve().name, embed, model_set, sha256)
+    return Measured(name or path.resolve().name, embed, loaded, sha256)
 
 
 def _some_of(items: Sequence[AskedItem]) -> list[Image.Image]:

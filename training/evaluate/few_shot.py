@@ -2,7 +2,8 @@
 
     python -m training evaluate tasks --data DIR --task flickrlogos27-dev-1shot
 
-Plain arms: one view a picture, cosine to the mean of the supports, each episode of the list. Service arms: the use cases of the
+Plain arms: one view a picture, cosine to the mean of the supports, each episode of the list; `served` is `shipped` with the class
+models and thresholds of the service in place of the mean. Service arms: the use cases of the
 service with FIRSTSIGHT_VERIFY=off, auto and always, in this process, the first episodes of the same list; top-1 is the first
 candidate, accepted or not. Accuracy is the mean over classes. Each run scores a set once; each of its two result files counts how
 often.
@@ -18,16 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from app.adapters.model_set import read_model_set
+from app.adapters.networks import open_synthesizer
 from app.domain.values import Answer, Upload
 from training import run
 from training.evaluate import arms, episodes, in_process, items
 from training.evaluate.episodes import Episodes, EpisodeSet
 from training.evaluate.intervals import Interval, by_pictures, class_means, two_level
 from training.evaluate.results import kind_of, shares, write_counted
-from training.evaluate.rules import NearestMean
+from training.evaluate.rules import NearestMean, Rule, Served
 
 Rights = list[np.ndarray]  # by episode: 1 or 0 for each item of `Episodes.asked`, or a difference of two arms
-SHIPPED = "shipped"
+SHIPPED, SERVED = "shipped", "served"
 ALL = "all"
 
 
@@ -37,7 +40,7 @@ class Config:
     models: Path = field(default=Path("models"), metadata={"help": "model set of the arm `shipped` and of the service"})
     task: str = field(default=ALL, metadata={"help": f"{ALL}, or one of " + ", ".join(wanted.name for wanted in episodes.SETS)})
     arms: str = field(
-        default="shipped,teacher,hog,histogram,random",
+        default="served,shipped,teacher,hog,histogram,random",
         metadata={"help": "plain ones, the first compared with each other one; empty: none, and their result stays"},
     )
     service: str = field(
@@ -49,14 +52,19 @@ class Config:
     results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
 
 
-def plain_rights(vectors: np.ndarray, listed: Episodes, count: int) -> Rights:
-    """The nearest mean of supports by cosine: right or not, for each asked item of the first episodes."""
+def plain_rights(vectors: np.ndarray, listed: Episodes, count: int, rule: Rule) -> Rights:
+    """Right or not, for each asked item of the first episodes."""
     rights = []
     for episode in range(count):
         asked = listed.asked(episode)
-        scores = NearestMean().enrol(vectors, listed.supports[episode])(vectors[asked])
+        scores = rule.enrol(vectors, listed.supports[episode])(vectors[asked])
         rights.append((scores.argmax(1) == listed.labels(asked)).astype(np.float64))
     return rights
+
+
+def served_rule(models: Path) -> Served:
+    loaded = read_model_set(models)
+    return Served(loaded.model_set, open_synthesizer(loaded))
 
 
 def by_class(listed: Episodes, rights: Rights) -> np.ndarray:
@@ -133,7 +141,8 @@ def evaluate_plain(config: Config, listed: Episodes, uploads: Sequence[Upload]) 
     rights = {}
     for name in names:
         vectors = arms.arm(name, models=config.models, folder=config.data, pictures=pictures)(pictures)
-        rights[name] = plain_rights(vectors, listed, config.episodes or len(listed.supports))
+        rule = served_rule(config.models) if name == SERVED else NearestMean()
+        rights[name] = plain_rights(vectors, listed, config.episodes or len(listed.supports), rule)
         print(f"{name:>10}  {interval_of(listed, rights[name])}", flush=True)
     pairs = {f"{names[0]} - {other}": difference(rights[names[0]], rights[other]) for other in names[1:]}
     return {
@@ -151,7 +160,7 @@ def evaluate_service(
     rights = {name: service_rights(listed, asked) for name, asked in found.items()}
     count = len(next(iter(rights.values())))
     vectors = arms.shipped(config.models)(items.pictures_of(uploads))
-    rights[SHIPPED] = plain_rights(vectors, listed, count)
+    rights[SHIPPED] = plain_rights(vectors, listed, count, NearestMean())
     wanted = (("always", "off"), ("auto", "off"), ("always", SHIPPED))
     pairs = {f"{a} - {b}": difference(rights[a], rights[b]) for a, b in wanted if a in rights and b in rights}
     figures = {}

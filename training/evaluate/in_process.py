@@ -79,8 +79,11 @@ class CachedPoints:
         self._find_points = find_points
         self._once = Once[Points]()
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
-        return self._once(key_of(pixels, side_px, most), lambda: self._find_points(pixels, side_px=side_px, most=most))
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
+        key = key_of(pixels, side_px, most, sharpen)
+        return self._once(key, lambda: self._find_points(pixels, side_px=side_px, most=most, sharpen=sharpen))
 
 
 def open_cached(models: Path, *, keep_embeddings: bool = True) -> Adapters:

@@ -33,12 +33,13 @@ EMBEDDING = """
 
 Plain protocol for every arm: one view a picture, cosine to the mean of the supports, all classes of the pack against each
 other. Support and query never share a photograph, near frames are dropped, and so are boxes under 24 px a side (57 of
-FlickrLogos' 558). *shipped*: `models/embedding.onnx`; *histogram*: HSV 12 x 4 x 4; *hog*: 64 px, 8 px cells; *random*: the same
-network and histogram before training, without the discriminant; *teacher*: MobileNetV2 trained on ImageNet's million
-photographs, 224 px. *iconic*: the retailer's picture enrolled, shop photographs asked; *fresh*: loose fruit and vegetables
-only; *split8*: one clean mark of each brand enrolled, a hard render of it asked; *scenes*: enrolled and asked in different
-scenes, classes with one scene left out; the network has trained on that pack, so that only differences between settings of the
-service mean something there.
+FlickrLogos' 558). *shipped*: `models/embedding.onnx`; *served*: the same embeddings, but classes made of them as the
+service makes them, with the delta-encoder, and ranked by its log-odds; *histogram*: HSV 12 x 4 x 4; *hog*: 64 px, 8 px
+cells; *random*: the same network and histogram before training, without the discriminant; *teacher*: MobileNetV2 trained on
+ImageNet's million photographs, 224 px. *iconic*: the retailer's picture enrolled, shop photographs asked; *fresh*: loose
+fruit and vegetables only; *split8*: one clean mark of each brand enrolled, a hard render of it asked; *scenes*: enrolled
+and asked in different scenes, classes with one scene left out; the network has trained on that pack, so that only
+differences between settings of the service mean something there.
 """
 
 SERVICE = """

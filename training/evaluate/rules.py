@@ -12,7 +12,7 @@ import numpy as np
 
 from app.domain.calibration import Calibration, probability_of
 from app.domain.model_set import ModelSet
-from app.domain.representatives import no_synthesis, representatives_of
+from app.domain.representatives import Synthesize, moved, no_synthesis, representatives_of
 
 Scores = Callable[[np.ndarray], np.ndarray]  # queries (q, d), unit length -> scores (q, ways)
 
@@ -43,7 +43,8 @@ class Served:
     `decision.rank` orders by the same log-odds; here they are computed for all queries of an episode at once.
     """
 
-    def __init__(self, model_set: ModelSet) -> None:
+    def __init__(self, model_set: ModelSet, synthesize: Synthesize = no_synthesis) -> None:
+        self._synthesize, self._real_share = synthesize, model_set.real_share
         self._calibration: Calibration = model_set.calibration
         self._cohort = model_set.cohort
         self._models: dict[tuple[int, ...], tuple[np.ndarray, float]] = {}
@@ -65,7 +66,7 @@ class Served:
         """Representatives (r, d) and threshold. With one shot the same few supports come again in every episode."""
         if shown not in self._models:
             support = vectors[list(shown)].astype(np.float32)
-            representatives = representatives_of(support, no_synthesis(support, 0))
+            representatives = representatives_of(moved(support, self._synthesize(support, 0), self._real_share))
             self._models[shown] = representatives, self._calibration.threshold_of(representatives, self._cohort)
         return self._models[shown]
 

@@ -50,7 +50,7 @@ def test_a_model_set_embeds_as_it_serves_and_brings_its_calibration(tmp_path: Pa
     served = OnnxEmbedder((models / "embedding.onnx").read_bytes())(arms.squares(PICTURES, SIDE_PX)).embedding
     assert found.embed(PICTURES) == pytest.approx(served, abs=1e-6)
     assert found.name == "models"
-    assert found.model_set is not None
+    assert found.loaded is not None
 
 
 def test_a_bare_network_gives_its_first_output_at_unit_length(tmp_path: Path, items: list[AskedItem]) -> None:
@@ -58,7 +58,7 @@ def test_a_bare_network_gives_its_first_output_at_unit_length(tmp_path: Path, it
     found = arm(f"mine={tmp_path / 'net.onnx'}", items)
     served = OnnxEmbedder(tiny_network())(arms.squares(PICTURES, SIDE_PX)).embedding
     assert found.embed(PICTURES) == pytest.approx(served, abs=1e-6)
-    assert (found.name, found.model_set) == ("mine", None)
+    assert (found.name, found.loaded) == ("mine", None)
 
 
 def test_weights_of_the_benchmark_network_are_centred_where_the_file_says_so(tmp_path: Path, items: list[AskedItem]) -> None:

@@ -11,12 +11,15 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the extra `training` is not installed")
 
-from tests.model_sets import write_model_set
+from app.adapters.model_set import read_model_set
+from tests.model_sets import some_deltas, write_model_set
+from tests.tiny_network import DIM
 from tests.training.packs import draw_foreign_packs, print_of, write_zip
 from training.data import Item
 from training.evaluate import arms, episodes, few_shot
 from training.evaluate.episodes import AskedItem, Episodes
-from training.evaluate.few_shot import by_class, difference, interval_of, plain_rights
+from training.evaluate.few_shot import by_class, difference, interval_of, plain_rights, served_rule
+from training.evaluate.rules import NearestMean, unit
 
 
 def item(name: str, class_name: str) -> AskedItem:
@@ -29,11 +32,21 @@ ITEMS = (item("a0", "a"), item("a1", "a"), item("b0", "b"), item("b1", "b"), ite
 def test_the_nearest_mean_of_supports_decides_and_classes_count_alike() -> None:
     listed = Episodes(ITEMS, np.array([[[0], [2]]]), ("a", "b"))
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9], [0.9, 0.1]])
-    rights = plain_rights(vectors, listed, 1)
+    rights = plain_rights(vectors, listed, 1, NearestMean())
     # a1 is nearest to a0: right. b1 is nearest to b0: right; b2 is nearest to a0: wrong.
     assert rights[0].tolist() == [1, 1, 0]
     assert by_class(listed, rights).tolist() == [[1.0, 0.5]]
     assert interval_of(listed, rights).mean == 0.75
+
+
+def test_the_served_rule_makes_classes_with_the_synthesizer(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(5, DIM)))
+    plain, made = (
+        served_rule(write_model_set(tmp_path / name, deltas=deltas)).enrol(vectors, np.array([[0], [2]]))(vectors)
+        for name, deltas in (("plain", None), ("made", some_deltas()))
+    )
+    calibration = read_model_set(tmp_path / "plain").model_set.calibration
+    assert np.abs(made - plain).min() > 1e-3 * calibration.slope
 
 
 def test_one_episode_varies_by_its_pictures() -> None:

@@ -38,7 +38,9 @@ class CountingPoints:
     def __init__(self) -> None:
         self.seen = 0
 
-    def __call__(self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None) -> Points:
+    def __call__(
+        self, pixels: PixelArray, *, side_px: int | None = None, most: int | None = None, sharpen: bool = False
+    ) -> Points:
         self.seen += 1
         return random_points(3, seed=self.seen)
 
@@ -68,8 +70,9 @@ def test_points_are_found_once_for_the_same_pixels_size_and_number() -> None:
     assert counting.seen == 1
     cached(pixels, side_px=128)
     cached(pixels, side_px=128, most=10)
+    cached(pixels, sharpen=True)
     cached(pixels.reshape(16, 64, 3))  # the same bytes, another picture
-    assert counting.seen == 4
+    assert counting.seen == 5
 
 
 def test_threads_that_ask_at_one_time_wait_for_one_computation() -> None:
