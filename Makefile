@@ -22,7 +22,7 @@ TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.
 # Folder with the data packs, for training and measuring.
 DATA ?= data
 
-.PHONY: help serve demo test check format bench docs lock train-embedding train-model-set train-report
+.PHONY: help serve demo test check format bench docs lock train-embedding train-model-set report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,9 +70,12 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
 	$(BIN)/python -m training proofs --data $(DATA)
 
-train-report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
+report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
 	$(BIN)/python -m training evaluate tasks --data $(DATA)
 	$(BIN)/python -m training evaluate scan --data $(DATA)
+	for task in flickrlogos27-dev:5 grozi120-dev:20; do for shots in 1 2 5; do \
+		$(BIN)/python -m training evaluate classify --data $(DATA)/$${task%:*} --way $${task#*:} --shot $$shots --episodes 500 \
+			--model models,teacher,histogram,hog --out docs/accuracy/classify-$${task%:*}-$${shots}shot.json || exit 1; done; done
 	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA) --shots $$shots || exit 1; done
 	$(BIN)/python -m training report
 

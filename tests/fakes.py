@@ -141,6 +141,8 @@ def calibration_for_tests() -> Calibration:
         above_cohort_log_classes=0.05,
         threshold_floor=0.6,
         threshold_ceiling=0.9,
+        threshold_share=1.0,
+        typical_threshold=0.6,
         slope=20.0,
         slope_log_examples=2.0,
         offset=0.5,

@@ -41,6 +41,7 @@ SHOTS = (1, 2, 5)
 LEAST_MEASURED = 2  # classes: with one there is nothing to take for another
 CEILING = 0.95  # similarity: where no class needs more, none shall ask for more
 ASKED = 3  # pictures asked of each calibration class
+THRESHOLD_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # to choose from
 FARTHEST = 50  # times rarer false accepts than of one class: the rarest that can be measured here
 CANVAS_PX = 128  # side at which pictures are rendered
 COMPETING_SHARE = 0.05  # of the cohort: docs/experiments.md, "thresholds from the nearest of the cohort"
@@ -202,30 +203,46 @@ def thresholds(each: Measured, calibration: Calibration) -> np.ndarray:
     return np.clip(bound, calibration.threshold_floor, calibration.threshold_ceiling)  # (classes,)
 
 
+def references(each: Measured, calibration: Calibration) -> np.ndarray:
+    """(classes,) what probability is counted from, in a small gallery."""
+    return np.array([calibration.reference_among(limit, 1) for limit in thresholds(each, calibration).tolist()])
+
+
+def fit_threshold_share(measured: Sequence[Measured], calibration: Calibration) -> float:
+    """With which the own class of the most pictures comes first among all, over all shots."""
+
+    def right(share: float) -> float:
+        counted = replace(calibration, threshold_share=share)
+        first = [(each.asked - references(each, counted)).argmax(-1) for each in measured]  # (classes, asked) each
+        return float(np.mean([(best == np.arange(len(best))[:, None]).mean() for best in first]))
+
+    return max(THRESHOLD_SHARES, key=right)
+
+
 def top_candidates(measured: Sequence[Measured], calibration: Calibration, seed: int) -> list[tuple[np.ndarray, ...]]:
-    """For each number of shots: shots, similarity above threshold, whether right, and gap to the second, of the best class in
-    random galleries; half of what is asked is foreign."""
+    """For each number of shots: shots, similarity above the reference, whether right, and gap to the second, of the best class
+    in random galleries; half of what is asked is foreign."""
     rng, found = np.random.default_rng(seed), []
     for each in measured:
-        limits = thresholds(each, calibration)
+        limits, counted_from = thresholds(each, calibration), references(each, calibration)
         for _ in range(60):
             members = rng.choice(len(limits), min(CALIBRATED_CLASSES, len(limits)), replace=False)
             known = each.asked[members][:, :, members].reshape(-1, len(members))
             unknown = each.foreign[rng.choice(len(each.foreign), len(known))][:, members]
             sims = np.concatenate([known, unknown])
             truth = np.concatenate([np.repeat(np.arange(len(members)), each.asked.shape[1]), np.full(len(unknown), -1)])
-            margins = sims - limits[members]
+            margins = sims - counted_from[members]
             best = margins.argmax(1)
             rows = np.arange(len(sims))
             second = np.where(np.eye(len(members), dtype=bool)[best], -2.0, sims).max(1)
-            both = (margins >= 0).sum(1) > 1
+            both = (sims >= limits[members]).sum(1) > 1
             gap = np.where(both, sims[rows, best] - second, np.inf)
             found.append((np.full(len(sims), each.shots), margins[rows, best], best == truth, gap))
     return found
 
 
 def fit_probability(found: Sequence[tuple[np.ndarray, ...]]) -> tuple[float, float, float, float]:
-    """Logistic regression of "the best class is right" on the similarity above its threshold, slope and offset linear in
+    """Logistic regression of "the best class is right" on the similarity above its reference, slope and offset linear in
     log(shots) (Platt scaling; four numbers for all shots). -> slope, slope_log, offset, offset_log."""
     shots, margin, right, _ = (torch.tensor(np.concatenate(column), dtype=torch.float64) for column in zip(*found, strict=True))
     inputs = torch.stack([margin, margin * shots.log(), torch.ones_like(margin), shots.log()], 1)
@@ -253,7 +270,7 @@ def fit_ambiguous_margin(found: Sequence[tuple[np.ndarray, ...]]) -> float:
     share_right = np.convolve(right[order], np.ones(100) / 100, "valid")
     good = np.flatnonzero(share_right >= 0.9)
     limit = gap[order][good[0] + 50 if len(good) else -1]
-    return round(max(0.0, float(limit)), 4)  # the class over its own threshold by most need not be the most similar
+    return round(max(0.0, float(limit)), 4)  # the class over its own reference by most need not be the most similar
 
 
 def similarity_limits(photographs: Sequence[FloatArray], repeated: np.ndarray, single: Sequence[Measured]) -> dict[str, float]:
@@ -286,7 +303,7 @@ def tighter(picture: PixelArray) -> PixelArray:
 def placeholder_model_set(cohort: FloatArray, real_share: float = 1.0) -> ModelSet:
     """Representatives do not depend on the calibration; `fit_class` wants one all the same."""
     limits = WarningLimits(24, 0.0, 1.0, 1.0, -1.0, 1.0, 20, 1.0)
-    neutral = Calibration(0.01, COMPETING_SHARE, 0.5, 0.0, -1.0, 1.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, UNFITTED, limits)
+    neutral = Calibration(0.01, COMPETING_SHARE, 0.5, 0.0, -1.0, 1.0, 1.0, 0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, UNFITTED, limits)
     return ModelSet("", Provenance("", ""), neutral, VIEW_SHARES, cohort[:2], real_share)
 
 
@@ -302,10 +319,13 @@ def fit(
     draft = Calibration(
         target_far=target_far, competing_share=competing_share,
         above_cohort=round(accepting, 4), above_cohort_log_classes=round(fit_competition(measured, target_far), 4),
-        threshold_floor=0.0, threshold_ceiling=CEILING if highest < CEILING else 1.0, slope=1.0,
-        slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0, doubtful_margin=round((accepting - doubting) * room, 4),
-        ambiguous_margin=0.0, proof=UNFITTED, warnings=limits,
+        threshold_floor=0.0, threshold_ceiling=CEILING if highest < CEILING else 1.0,
+        threshold_share=1.0, typical_threshold=0.0, slope=1.0, slope_log_examples=0.0, offset=0.0, offset_log_examples=0.0,
+        doubtful_margin=round((accepting - doubting) * room, 4), ambiguous_margin=0.0, proof=UNFITTED, warnings=limits,
     )  # fmt: skip
+    typical = float(np.mean([thresholds(each, draft).mean() for each in measured]))
+    draft = replace(draft, typical_threshold=round(typical, 4))
+    draft = replace(draft, threshold_share=fit_threshold_share(measured, draft))
     found = top_candidates(measured, draft, seed)
     slope, slope_log, offset, offset_log = fit_probability(found)
     fitted = replace(

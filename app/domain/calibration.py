@@ -77,9 +77,11 @@ class Calibration:
     above_cohort_log_classes: float  # added to it per unit of ln(classes / CALIBRATED_CLASSES), where there are more than those
     threshold_floor: float  # similarity; no computed threshold is lower
     threshold_ceiling: float  # nor higher
-    slope: float  # log-odds of a match per unit of similarity above the threshold, for one example
+    threshold_share: float  # of what a class's threshold lies above the typical one, so much counts in its probability
+    typical_threshold: float  # the mean one
+    slope: float  # log-odds of a match per unit of similarity above the reference, for one example
     slope_log_examples: float  # added to it per unit of ln(examples)
-    offset: float  # log-odds of a match at the threshold, for one example
+    offset: float  # log-odds of a match at the reference, for one example
     offset_log_examples: float
     doubtful_margin: float  # similarity: this far below its threshold, a class is still worth a person's look
     ambiguous_margin: float  # similarity: accepted classes nearer to each other than this cannot be told apart
@@ -93,6 +95,8 @@ class Calibration:
             raise ValueError(f"competing_share is a share above 0, not {self.competing_share}")
         if not -1 <= self.threshold_floor <= self.threshold_ceiling <= 1:
             raise ValueError("threshold_floor and threshold_ceiling are similarities, the floor not above the ceiling")
+        if not 0 <= self.threshold_share <= 1:
+            raise ValueError(f"threshold_share is between 0 and 1, not {self.threshold_share}")
         if min(self._slope_at(1), self._slope_at(MOST_EXAMPLES_CALIBRATED)) <= 0:
             raise ValueError("slope and slope_log_examples must make probability grow with similarity")
         if not self.above_cohort < 1 or self.above_cohort_log_classes < 0:
@@ -113,9 +117,18 @@ class Calibration:
         raised = threshold + competition * (1 - threshold) / (1 - self.above_cohort)
         return round(max(threshold, min(raised, self.threshold_ceiling)), 6)
 
-    def log_odds(self, similarity: float, *, threshold: float, examples: int) -> float:
-        """That the picture is of the class, in a world where it may be of nothing enrolled. `threshold` is the computed one."""
-        return self._slope_at(examples) * (similarity - threshold) + self.offset + self.offset_log_examples * _log(examples)
+    def reference_among(self, threshold: float, classes: int) -> float:
+        """The similarity from which a class with this computed threshold counts its probability, where so many compete.
+
+        A threshold is drawn by the few of a cohort that come nearest to a class. That bounds its false accepts, but says less of
+        how alike its own pictures will be: so in the order of candidates it counts only in part (docs/adr/0017).
+        """
+        drawn = self.typical_threshold + self.threshold_share * (threshold - self.typical_threshold)
+        return self.threshold_among(drawn, classes)
+
+    def log_odds(self, similarity: float, *, reference: float, examples: int) -> float:
+        """That the picture is of the class, in a world where it may be of nothing enrolled."""
+        return self._slope_at(examples) * (similarity - reference) + self.offset + self.offset_log_examples * _log(examples)
 
     def _slope_at(self, examples: int) -> float:
         return self.slope + self.slope_log_examples * _log(examples)

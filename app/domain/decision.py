@@ -103,7 +103,8 @@ def _ranked(state: ClassState, similarity: float, found: Sequence[Found], calibr
     computed = calibration.threshold_among(state.model.threshold, classes)
     threshold = computed if state.user_threshold is None else state.user_threshold
     # From the computed threshold: what a user asks of a class does not change what its similarity means.
-    log_odds = calibration.log_odds(similarity, threshold=computed, examples=len(state.examples))
+    reference = calibration.reference_among(state.model.threshold, classes)
+    log_odds = calibration.log_odds(similarity, reference=reference, examples=len(state.examples))
     strengths = {one.example.id: calibration.proof.strength(one) for one in found}
     by_strength = sorted(found, key=lambda one: (-strengths[one.example.id], one.example.id))
     strength = strengths[by_strength[0].example.id] if found else 0.0

@@ -55,18 +55,12 @@ class Verifier:
 
         `by_look` are names of classes, the most alike first.
         """
-        with stage("points"):
-            points = self._find_points(pixels, sharpen=True)
-        with stage("vote"):
-            votes = served.prints.vote(points, MOST_VOTED, among)
-        with stage("verify"):
-            asked, shares, voted = AskedPoints(points), _shares(votes), [vote.printed for vote in votes]
-            first = _each_once([*voted[:VOTED], *_most_alike(query, by_look[:ALIKE], served)])
-            finds = self._proved(asked, first, shares)
-            if not quads_to_look_at(finds, self._calibration.proof):
-                later = _each_once([*first, *voted])[len(first) :]
-                finds = _joined(finds, self._proved(asked, later, shares))
-        return self._looked_at(pixels, finds)
+        alike = _most_alike(query, by_look[:ALIKE], served)
+        finds = self._found(pixels, alike, served, among, sharpen=True)
+        if self._is_doubtful(finds):
+            return finds
+        # Sharpened, a picture that is not soft shows its noise: what is missed so may be found in it as it is.
+        return _joined(finds, self._found(pixels, alike, served, among, sharpen=False))
 
     def finds_in(self, pixels: PixelArray, example: Example, served: Served) -> Finds:
         """What an example, whose crop has these pixels, shows of the print of others, itself among them."""
@@ -89,6 +83,28 @@ class Verifier:
         strength, name, found = max(proved, key=lambda one: (one[0], one[1]), default=(0.0, "", None))
         return None if found is None or strength < self._calibration.proof.line else (name, found)
 
+    def _found(
+        self, pixels: PixelArray, alike: Sequence[Printed], served: Served, among: frozenset[str] | None, *, sharpen: bool
+    ) -> Finds:
+        """Of the examples that the points vote for, and of those that look `alike`."""
+        with stage("points"):
+            points = self._find_points(pixels, sharpen=sharpen)
+        with stage("vote"):
+            votes = served.prints.vote(points, MOST_VOTED, among)
+        with stage("verify"):
+            asked, shares, voted = AskedPoints(points), _shares(votes), [vote.printed for vote in votes]
+            first = _each_once([*voted[:VOTED], *alike])
+            finds = self._proved(asked, first, shares)
+            if not quads_to_look_at(finds, self._calibration.proof):
+                later = _each_once([*first, *voted])[len(first) :]
+                finds = _joined(finds, self._proved(asked, later, shares))
+        return self._looked_at(pixels, finds)
+
+    def _is_doubtful(self, finds: Finds) -> bool:
+        """Whether a proof is strong enough to be shown to a person, at least."""
+        proof = self._calibration.proof
+        return any(proof.strength(found) >= proof.doubtful_line for several in finds.values() for found in several)
+
     def _looked_at(self, pixels: PixelArray, finds: Finds) -> Finds:
         with stage("look"):
             quads = quads_to_look_at(finds, self._calibration.proof)
@@ -108,7 +124,12 @@ class Verifier:
 
 
 def _joined(some: Finds, more: Finds) -> Finds:
-    return {name: [*some.get(name, ()), *more.get(name, ())] for name in {**some, **more}}
+    """Of each example the proof with the most points."""
+    joined: dict[str, list[Found]] = {}
+    for name in {**some, **more}:
+        found = sorted([*some.get(name, ()), *more.get(name, ())], key=lambda one: one.proof.points)
+        joined[name] = list({one.example.id: one for one in found}.values())
+    return joined
 
 
 def _shares(votes: Iterable[Vote]) -> dict[str, float]:

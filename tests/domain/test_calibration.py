@@ -41,24 +41,31 @@ def test_threshold_stays_between_floor_and_ceiling(above_cohort: float, threshol
 
 def test_probability_is_logistic_in_similarity_above_the_threshold() -> None:
     # 20 * 0.1 + 0.5
-    log_odds = calibration_for_tests().log_odds(0.7, threshold=0.6, examples=1)
+    log_odds = calibration_for_tests().log_odds(0.7, reference=0.6, examples=1)
     assert probability_of(log_odds) == pytest.approx(1 / (1 + math.exp(-2.5)))
+
+
+def test_in_probability_a_threshold_is_drawn_to_the_typical_one() -> None:
+    calibration = replace(calibration_for_tests(), threshold_share=0.25, typical_threshold=0.6)
+    assert calibration.reference_among(0.7, classes=20) == pytest.approx(0.625)
+    # And raised as thresholds are: 0.05 ln(200 / 20) * 0.375 / 0.8
+    assert calibration.reference_among(0.7, classes=200) == pytest.approx(0.625 + 0.05 * math.log(10) * 0.375 / 0.8, abs=1e-6)
 
 
 def test_slope_and_offset_grow_with_the_logarithm_of_examples() -> None:
     log_odds = (20 + 2 * math.log(5)) * 0.1 + 0.5 + 0.1 * math.log(5)
-    assert calibration_for_tests().log_odds(0.7, threshold=0.6, examples=5) == pytest.approx(log_odds)
+    assert calibration_for_tests().log_odds(0.7, reference=0.6, examples=5) == pytest.approx(log_odds)
 
 
 def test_more_examples_than_were_measured_count_as_the_most_measured() -> None:
     calibration = calibration_for_tests()
-    assert calibration.log_odds(0.7, threshold=0.6, examples=500) == calibration.log_odds(0.7, threshold=0.6, examples=10)
+    assert calibration.log_odds(0.7, reference=0.6, examples=500) == calibration.log_odds(0.7, reference=0.6, examples=10)
 
 
 def test_probability_of_the_impossible_is_a_number() -> None:
     steep = replace(calibration_for_tests(), slope=1e6)
-    assert probability_of(steep.log_odds(-1, threshold=1, examples=1)) == 0
-    assert probability_of(steep.log_odds(1, threshold=-1, examples=1)) == 1
+    assert probability_of(steep.log_odds(-1, reference=1, examples=1)) == 0
+    assert probability_of(steep.log_odds(1, reference=-1, examples=1)) == 1
 
 
 PROOFS = calibration_for_tests().proof  # 0.5 ln(points) + the roots of coverage and agreement + votes; bias -1

@@ -101,7 +101,7 @@ def test_a_users_threshold_moves_acceptance_but_not_probability() -> None:
 def test_probability_knows_the_number_of_examples() -> None:
     (one,) = rank([(class_state("one"), 0.7)], NO_FINDS, CALIBRATION, classes=2)
     (five,) = rank([(class_state("five", examples=5), 0.7)], NO_FINDS, CALIBRATION, classes=2)
-    assert five.log_odds == CALIBRATION.log_odds(0.7, threshold=0.6, examples=5) > one.log_odds
+    assert five.log_odds == CALIBRATION.log_odds(0.7, reference=0.6, examples=5) > one.log_odds
     assert five.candidate.probability == probability_of(five.log_odds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_a_network_to_which_everything_is_alike_has_no_ceiling(nearest: float, c
     fitted = calibrate.fit([measured], calibrate.placeholder_model_set(np.eye(2)).calibration.warnings, target_far=0.01, seed=0)
     assert fitted.threshold_ceiling == ceiling
     assert (foreign >= calibrate.thresholds(measured, fitted)).mean() == pytest.approx(0.01, abs=0.002)
+
+
+@pytest.mark.parametrize(("own_above", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_a_threshold_counts_in_the_order_of_candidates_as_far_as_it_says_how_alike_a_class_is(
+    own_above: float, share: float
+) -> None:
+    # The likeness of a class's own pictures goes with its threshold, or does not; that of others always is noise.
+    rng = np.random.default_rng(0)
+    nearest = np.linspace(0.2, 0.6, 50)
+    asked = rng.normal(0.3, 0.05, size=(50, 40, 50)) + own_above * (nearest - 0.4)
+    asked[np.arange(50), :, np.arange(50)] += 0.15
+    each = calibrate.Measured(1, asked[np.arange(50), :, np.arange(50)], asked, asked.reshape(-1, 50), nearest)
+    neutral = calibrate.placeholder_model_set(np.eye(2)).calibration
+    assert calibrate.fit_threshold_share([each], replace(neutral, above_cohort=0.0, typical_threshold=0.4)) == share
 
 
 def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:

@@ -55,7 +55,7 @@ def roc(result: Result, out: Path) -> None:
 
     A model set is drawn by its own rule too. ValueError for a result without unknown classes.
     """
-    curves = {name: figures for name, figures in _by_rule(result).items() if figures["roc"]}
+    curves = {name: figures for name, figures in by_rule(result).items() if figures["roc"]}
     if not curves:
         raise ValueError(f"the result has no unknown classes: {result['no_unknown_classes_because']}")
     with mpl.rc_context(CALM):
@@ -86,7 +86,8 @@ def reliability(result: Result, out: Path) -> None:
         _save(figure, axes, out)
 
 
-def _by_rule(result: Result) -> dict[str, Any]:
+def by_rule(result: Result) -> dict[str, Any]:
+    """Figures of every arm, and of a model set's own rule beside them."""
     found: dict[str, Any] = {}
     for name, arm in result["classify"].items():
         found[name] = arm

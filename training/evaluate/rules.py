@@ -53,12 +53,12 @@ class Served:
         ways, shots = shown.shape
         models = [self._model_of(vectors, tuple(sorted(positions))) for positions in shown.tolist()]
         representatives = np.concatenate([representatives for representatives, _ in models])  # (ways * r, d)
-        thresholds = np.array([self._calibration.threshold_among(threshold, ways) for _, threshold in models])
+        references = np.array([self._calibration.reference_among(threshold, ways) for _, threshold in models])
 
         def scores(queries: np.ndarray) -> np.ndarray:
             sims = (queries @ representatives.T).reshape(len(queries), ways, -1).max(2)
             # The law is linear, so that it takes whole arrays as it takes numbers.
-            return self._calibration.log_odds(sims, threshold=thresholds, examples=shots)  # type: ignore[arg-type,return-value]
+            return self._calibration.log_odds(sims, reference=references, examples=shots)  # type: ignore[arg-type,return-value]
 
         return scores
 

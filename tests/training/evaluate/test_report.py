@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,21 @@ DETECT = {
     },
 }  # fmt: skip
 
+CURVE = [step / 100 for step in range(101)]
+BINS = [{"probability": n / 15, "right": n / 20, "answers": 9} for n in range(15)]
+FIGURES = {"accuracy": NUMBERS, "auroc": NUMBERS, "fpr_at_95_tpr": NUMBERS, "roc": CURVE, "ece": None}
+CLASSIFY = {
+    "data": "p", "split": None, "support": None, "support_split": None, "way": 5, "views": 1, "shots": 5, "times_scored": 1,
+    "classify": {
+        "models": FIGURES | {"own_rule": FIGURES | {"ece": 0.125, "reliability": BINS}},
+        "hog": FIGURES | {"auroc": None, "roc": None, "own_rule": None},
+    },
+}  # fmt: skip
+
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT}.items():
+    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT, "e": CLASSIFY}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     report.main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     return (tmp_path / "page.md").read_text()
@@ -59,15 +71,23 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert f"| p-iconic-1shot (12-way) | {ANY} | {ANY} | 4.2 [1.0, 7.0] | 10 | 3 times |" in page
     assert "| p-iconic-1shot (12-way) | always | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 | 900 |" in page
     assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | 1 times |" in page
+    assert f"| p, 5-way 5-shot | models, own rule | {ANY} | {ANY} | {ANY} | 12.5 | 1 times |" in page
+    assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
     assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
     assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
     assert "beside 3,119 package" in page.replace("\n", " ")
     assert "| 5-way 1-shot | " + " | ".join([ANY] * 7) + " | 1,000 | 1,500 | 700 | 20 | 4 times |" in page
 
 
+def test_what_the_page_shows_is_drawn_beside_the_results(page: str, tmp_path: Path) -> None:
+    shown = re.findall(r"!\[.*\]\(accuracy/(.*)\)", page)
+    assert sorted(shown) == sorted(file.name for file in tmp_path.glob("*.svg"))
+    assert len(shown) == 3
+
+
 def test_each_section_says_its_command(page: str) -> None:
     sections = page.split("\n## ")[1:]
-    assert len(sections) == 4
+    assert len(sections) == 5
     for section in sections:
         assert "\n    python -m training evaluate " in section
 
