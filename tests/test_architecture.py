@@ -28,6 +28,7 @@ ALLOWED = {
     "app.service": ("app.service", "app.domain", "app.errors", *LEAVES),
     "app.adapters": ("app.adapters", "app.domain", "app.errors", *LEAVES),
     "app.domain": ("app.domain", "app.errors"),
+    "app.client": (),
     "app.settings": ("app.errors",),
     "app.errors": (),
     "app.metrics": (),
@@ -53,6 +54,7 @@ ALLOWED = {
 # Outside library -> where alone in app/ it may be imported.
 AT_HOME = {
     "PIL": ("app.adapters.images",),
+    "httpx": ("app.client",),
     "onnxruntime": ("app.adapters.networks",),
     "faiss": ("app.adapters.index_faiss",),
     "cv2": ("app.adapters.local_features", "app.adapters.warp"),
