@@ -1,4 +1,4 @@
-"""The `firstsight` command."""
+"""The `firstsight` command: `serve` and `keys` here, all others from `app/commands/`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.api.auth import Scope, create_key
+from app.commands import classes, folder, here, pictures, watch
 from app.errors import InvalidSettings
 from app.logs import configure_logs
 from app.settings import read_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Show it a new brand or product once; from the next request on it is recognised in other pictures.",
+)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
-app.add_typer(keys, name="keys")
 
 # What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -49,6 +53,17 @@ def serve() -> None:
     server.run()
     if server.failed:
         raise typer.Exit(1)
+
+
+app.command()(pictures.enrol)
+app.command("enrol-folder")(folder.enrol_folder)
+app.command()(pictures.classify)
+app.command()(pictures.detect)
+app.command()(watch.watch)
+app.add_typer(classes.app, name="classes")
+app.add_typer(keys, name="keys")
+app.add_typer(here.config, name="config")
+app.add_typer(here.models, name="models")
 
 
 @keys.command("create")

@@ -1,4 +1,4 @@
-"""A client of Firstsight, for Python programs. It imports nothing else of `app`, so it can be copied: it needs httpx and pydantic.
+"""A client of Firstsight, for Python programs. It imports nothing else of `app`: copy it where httpx and pydantic are.
 
     with Firstsight("http://127.0.0.1:8000") as firstsight:
         firstsight.enrol("acme", "acme.jpg")

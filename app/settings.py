@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.errors import InvalidSettings
 
 PREFIX = "FIRSTSIGHT_"
+OF_CALLERS = frozenset({f"{PREFIX}URL", f"{PREFIX}API_KEY"})  # read by the commands that call a service
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # "<quota> <period>" in microseconds, or "max <period>"
 
 
@@ -183,7 +184,7 @@ def read_settings() -> Settings:
     faults = [
         f"{variable}: there is no such setting; README.md has them all"
         for variable in sorted(os.environ)
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known | OF_CALLERS
     ]
     try:
         settings = Settings()

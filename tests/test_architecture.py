@@ -29,6 +29,8 @@ ALLOWED = {
     "app.adapters": ("app.adapters", "app.domain", "app.errors", *LEAVES),
     "app.domain": ("app.domain", "app.errors"),
     "app.client": (),
+    "app.commands": ("app.commands", "app.client"),  # the other side of the wire
+    "app.commands.here": ("app.commands", "app.client", "app.settings", "app.errors", "app.adapters.model_set"),
     "app.settings": ("app.errors",),
     "app.errors": (),
     "app.metrics": (),
@@ -53,7 +55,7 @@ ALLOWED = {
 
 # Outside library -> where alone in app/ it may be imported.
 AT_HOME = {
-    "PIL": ("app.adapters.images",),
+    "PIL": ("app.adapters.images", "app.commands.drawing"),
     "httpx": ("app.client",),
     "onnxruntime": ("app.adapters.networks",),
     "faiss": ("app.adapters.index_faiss",),
@@ -62,7 +64,8 @@ AT_HOME = {
     "fastapi": ("app.api", "app.main"),
     "starlette": ("app.api", "app.main", "app.server"),
     "uvicorn": ("app.server",),
-    "typer": ("app.cli",),
+    "typer": ("app.cli", "app.commands"),
+    "rich": ("app.commands",),
     "pydantic_settings": ("app.settings",),
     "prometheus_client": ("app.metrics",),
     "structlog": ("app.logs",),

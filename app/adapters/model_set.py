@@ -129,6 +129,34 @@ def read_model_set(folder: Path, *, synthesis: bool = True) -> LoadedModelSet:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """One file that a manifest names, and whether it is that file."""
+
+    use: str
+    file: str
+    size_bytes: int | None  # None: it cannot be read
+    is_right: bool
+
+
+def check_files(folder: Path) -> list[FileCheck]:
+    """All files of a model set. CorruptModelSet when there is no manifest that says which."""
+    manifest = _read_manifest(folder / "manifest.json")
+    files = {"embedding": manifest.embedding, "points": manifest.points.words, "cohort": manifest.cohort}
+    if manifest.synthesis is not None:
+        parts = manifest.synthesis
+        files |= {"delta-encoder": parts.encoder, "delta-decoder": parts.decoder, "deltas": parts.deltas}
+    return [_check(folder, use, wanted) for use, wanted in files.items()]
+
+
+def _check(folder: Path, use: str, wanted: _File) -> FileCheck:
+    try:
+        data = _read(folder / wanted.file)
+    except CorruptModelSet:
+        return FileCheck(use, wanted.file, None, is_right=False)
+    return FileCheck(use, wanted.file, len(data), is_right=hashlib.sha256(data).hexdigest() == wanted.sha256)
+
+
 def _read_manifest(path: Path) -> _Manifest:
     try:
         return _Manifest.model_validate_json(_read(path), strict=True)
