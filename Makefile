@@ -22,7 +22,7 @@ TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.
 # Folder with the data packs, for training and measuring.
 DATA ?= data
 
-.PHONY: help serve demo test check format bench docs lock train-embedding train-model-set report
+.PHONY: help serve demo test test-console check format bench docs lock train-embedding train-model-set report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ demo: $(VENV)/dev  ## draw brands, enrol one picture of each, recognise them in 
 
 test: $(VENV)/dev  ## all tests; ARGS="-k enrol" for some
 	$(BIN)/python -m pytest $(ARGS)
+
+test-console: $(VENV)/dev  ## the console in headless Chromium; a part of `test`, which skips it where there is no Chromium
+	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest tests/console $(ARGS)
 
 check: $(VENV)/dev  ## lint, format and types, as the tests' other half
 	$(BIN)/ruff check .

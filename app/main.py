@@ -32,6 +32,7 @@ from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
 from app.api.auth import KeyRing
 from app.api.bodies import BodyLimits
+from app.api.console import console_router, read_console
 from app.api.dependencies import UseCases
 from app.api.edge import Edge
 from app.api.openapi import install_openapi
@@ -60,6 +61,7 @@ log = logger(__name__)
 
 API_VERSION = "0.1"  # of the description in docs/openapi.json
 PIXELS_PER_MEGAPIXEL = 1_000_000
+CONSOLE = Path(__file__).parent / "console"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,7 @@ def create_app(
     app.state.request_timeout_s = settings.request_timeout_s
     for routes in (classify, detect, examples, classes, info):
         app.include_router(routes.router)
+    app.include_router(console_router(read_console(CONSOLE)))
     install_problem_handlers(app)
     install_openapi(app)
     app.add_middleware(AdmissionMiddleware, admission=Admission(admission_limits(settings)), readiness=readiness)

@@ -20,8 +20,9 @@ from app.api.problems import problem_response
 from app.api.readiness import Readiness
 from app.errors import FirstsightError, MalformedRequest, Overloaded, Starting, TooLarge
 
-# What an operator must reach however busy the service is.
-ALWAYS_OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
+# What an operator must reach however busy the service is, and the console, which shows that it is. No pictures, and little work.
+ALWAYS_OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json"})
+CONSOLE_FILES = "/console/"
 
 # From the headers to the end of a body, whatever its pace: 32 MiB at the least pace would hold a place for half an hour.
 MAX_BODY_S = 120
@@ -89,6 +90,10 @@ class Ticket:
         self._admission.take(self, body_bytes=arrived_bytes)
 
 
+def is_always_open(path: str) -> bool:
+    return path in ALWAYS_OPEN or path.startswith(CONSOLE_FILES)
+
+
 class AdmissionMiddleware:
     def __init__(
         self, app: ASGIApp, *, admission: Admission, readiness: Readiness, clock: Callable[[], float] = time.monotonic
@@ -99,7 +104,7 @@ class AdmissionMiddleware:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS_OPEN:
+        if scope["type"] != "http" or is_always_open(scope["path"]):
             await self._app(scope, receive, send)
             return
         try:

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
-from app.api.admission import ALWAYS_OPEN
+from app.api.admission import is_always_open
 from app.api.problems import UNEXPECTED, problem_response
 from app.errors import FirstsightError, LimitReached
 from app.logs import logger
@@ -143,6 +143,6 @@ def _ms(seconds: float) -> float:
 
 
 def _level_of(path: str, status: int, error: FirstsightError | None) -> int:
-    if isinstance(error, LimitReached) or path in ALWAYS_OPEN:
+    if isinstance(error, LimitReached) or is_always_open(path):
         return logging.DEBUG  # they come by the second, or when busy by the thousand: the metrics count them
     return logging.ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO

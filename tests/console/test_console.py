@@ -1,0 +1,254 @@
+"""What a person does on the console, done in Chromium."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.api.auth import Scope, create_key
+from demo.server import Server, serving
+from tests.console.conftest import DESKTOP, PHONE, Open, origin_of
+
+pytestmark = pytest.mark.timeout(300)
+
+CHOOSE = "main input[type=file] >> nth=0"
+
+# What a screen reader has to find: each control has a name, each picture a text, the page one heading.
+NAMELESS = """() => {
+  const named = (node) => node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length || node.title
+  return [...document.querySelectorAll("button, a, input, select")]
+    .filter((node) => !node.closest("[hidden]") && !named(node))
+    .map((node) => node.outerHTML)
+    .concat([...document.querySelectorAll("img:not([alt])")].map((node) => node.outerHTML))
+    .concat(document.querySelectorAll("main h1").length === 1 ? [] : ["no single h1"])
+}"""
+WIDER_THAN_THE_WINDOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def teach(server: Server, pictures: Path, *numbers: int) -> None:
+    for number in numbers:
+        data = (pictures / f"mark{number}.jpg").read_bytes()
+        server.http.post(f"/classes/brand{number}/examples", files=[("image", data)]).raise_for_status()
+
+
+def examples_of(server: Server, name: str) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = server.http.get(f"/classes/{name}/examples").json()["examples"]
+    return listed
+
+
+def test_a_person_teaches_recognises_finds_and_corrects(open_page: Open, server: Server, pictures: Path) -> None:
+    page = open_page("/#teach")
+
+    page.set_input_files(CHOOSE, pictures / "mark0.jpg")
+    page.get_by_label("Name of the class").fill("Acme/Cola")
+    page.get_by_role("button", name="Teach 1 picture").click()
+    page.get_by_text("From now on it knows").wait_for()
+    page.get_by_role("link", name="Try it on a picture").click()
+    page.set_input_files(CHOOSE, pictures / "scene0.jpg")
+    page.locator(".decision", has_text="Acme/Cola").wait_for()
+    assert page.locator(".badge").inner_text() == "Match"
+    page.locator(".decided .crop img").wait_for()  # the example that decided, beside the picture
+
+    page.get_by_text("Several things").click()
+    page.locator(".found-row", has_text="Acme/Cola").wait_for()
+    page.get_by_text("One thing").click()
+    page.set_input_files("#more", pictures / "scene1.jpg")
+    page.get_by_role("heading", name="What is it?").wait_for()
+    page.get_by_label("Class", exact=True).fill("Other")
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.locator(".decision", has_text="Other").wait_for()
+    assert len(examples_of(server, "Other")) == 1
+
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("heading", name="What is it?").wait_for()
+    assert server.http.get("/classes/Other").status_code == 404
+
+
+def test_a_wrong_answer_is_put_right_in_one_click(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0, 1)
+    page = open_page()
+
+    page.set_input_files(CHOOSE, pictures / "shelf.jpg")
+    button = page.get_by_role("button", name=re.compile("It is brand.:")).first
+    right = button.locator("xpath=..").locator(".class-link").inner_text()
+    button.click()
+    page.get_by_text(f"Learnt: this is {right}.").wait_for()
+
+    assert len(examples_of(server, right)) == 2
+
+
+def test_the_box_of_a_thing_found_becomes_an_example_of_the_right_class(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    page = open_page()
+
+    page.get_by_text("Several things").click()
+    page.set_input_files(CHOOSE, pictures / "shelf.jpg")
+    page.get_by_role("button", name="Wrong?").first.click()
+    page.get_by_label("It is").fill("right")
+    page.get_by_role("button", name="Teach", exact=True).click()
+    page.get_by_text("Learnt: this is right.").wait_for()
+
+    (example,) = examples_of(server, "right")
+    whole = server.http.post("/detect", files=[("image", (pictures / "shelf.jpg").read_bytes())]).json()["image"]
+    assert 0 < example["box"]["width"] < whole["width"]  # type: ignore[index]
+
+
+def test_the_report_says_what_is_wrong_with_an_example_before_it_is_stored(
+    open_page: Open, server: Server, pictures: Path
+) -> None:
+    page = open_page("/#teach")
+
+    page.set_input_files(CHOOSE, pictures / "small.png")
+    page.get_by_label("Name of the class").fill("acme")
+    page.get_by_role("button", name="Check first").click()
+    page.locator(".warnings").wait_for()
+
+    assert "larger file" in page.locator(".warnings").inner_text()
+    assert server.http.get("/classes").json()["classes"] == []
+
+
+def test_a_box_is_drawn_with_the_pointer(open_page: Open, server: Server, pictures: Path) -> None:
+    page = open_page("/#teach")
+    page.set_input_files(CHOOSE, pictures / "mark0.jpg")
+    frame = page.locator(".editor").bounding_box()
+    assert frame is not None
+
+    page.mouse.move(frame["x"] + frame["width"] / 4, frame["y"] + frame["height"] / 4)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2)
+    page.mouse.up()
+    page.get_by_label("Name of the class").fill("acme")
+    page.get_by_role("button", name="Teach 1 picture").click()
+    page.get_by_text("From now on it knows").wait_for()
+
+    box = examples_of(server, "acme")[0]["box"]
+    size = page.locator(".editor img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    for name, wanted in {"x": size[0] / 4, "width": size[0] / 4, "y": size[1] / 4, "height": size[1] / 4}.items():
+        assert abs(box[name] - wanted) <= 2  # type: ignore[index]
+
+
+def test_everything_can_be_done_by_keyboard(open_page: Open, server: Server, pictures: Path) -> None:
+    page = open_page("/#teach")
+    page.set_input_files(CHOOSE, pictures / "mark0.jpg")
+
+    page.locator(".editor").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    page.get_by_text("Box: ").wait_for()
+    page.keyboard.press("Delete")
+    page.get_by_text("The whole picture is meant").wait_for()
+    page.get_by_label("Name of the class").focus()
+    page.keyboard.type("acme")
+    page.keyboard.press("Enter")
+    page.get_by_text("From now on it knows").wait_for()
+
+    assert len(examples_of(server, "acme")) == 1
+    assert page.locator("#spoken").inner_text().startswith("Learnt acme")
+
+
+def test_who_goes_by_keyboard_stays_where_they_are(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    page = open_page()
+    page.set_input_files(CHOOSE, [pictures / "scene0.jpg", pictures / "scene1.jpg"])
+    second = page.locator(".strip-item").nth(1)
+    second.focus()
+
+    page.keyboard.press("Enter")
+    page.locator(".strip-item[aria-pressed=true]").nth(0).wait_for()
+
+    assert second.get_attribute("aria-pressed") == "true"
+    assert second.evaluate("(node) => node === document.activeElement")
+
+
+def test_a_class_is_renamed_given_a_threshold_and_deleted(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    server.http.post("/classes/brand0/examples", files=[("image", (pictures / "scene0.jpg").read_bytes())])
+    page = open_page("/#classes")
+
+    page.get_by_role("link", name="brand0").click()
+    page.get_by_label("Accept from similarity").fill("0.99")
+    page.get_by_text("0 of 2 stored examples").wait_for()
+    page.get_by_role("button", name="Set threshold").click()
+    page.get_by_text("The threshold is set.").wait_for()
+    assert server.http.get("/classes/brand0").json()["threshold"] == 0.99
+
+    page.get_by_label("Name", exact=True).fill("Brand 0 / new")
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("heading", name="Brand 0 / new").wait_for()
+    page.get_by_role("button", name=re.compile("Remove example")).first.click()
+    page.get_by_text("the only one").wait_for()
+
+    page.get_by_role("button", name="Delete …").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_text("Nothing has been taught yet").wait_for()
+    assert server.http.get("/classes").json()["classes"] == []
+
+
+def test_a_change_over_somebody_elses_is_not_made_and_told(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    page = open_page("/#class=brand0")
+    page.get_by_label("Accept from similarity").wait_for()
+
+    server.http.patch("/classes/brand0", json={"threshold": 0.5}).raise_for_status()
+    page.get_by_role("button", name="Set threshold").click()
+    page.get_by_text("Somebody else has changed this class meanwhile").wait_for()
+
+    assert server.http.get("/classes/brand0").json()["threshold"] == 0.5
+
+
+def test_what_is_no_picture_is_told_in_the_words_of_the_service(open_page: Open, pictures: Path) -> None:
+    page = open_page()
+
+    page.set_input_files(CHOOSE, pictures / "notes.jpg")
+
+    page.get_by_role("alert").wait_for()
+    assert "JPEG" in page.get_by_role("alert").inner_text()
+
+
+def test_where_there_are_keys_it_asks_for_one(open_page: Open, pictures: Path, tmp_path: Path) -> None:
+    key = create_key(tmp_path / "keys.json", key_id="shop", scope=Scope.ENROL)
+    with serving({"STORE": "memory://", "API_KEYS_FILE": str(tmp_path / "keys.json")}) as guarded:
+        page = open_page("/#classes", at=origin_of(guarded.http))
+        page.get_by_role("textbox", name="Key").fill(key)
+        page.get_by_role("button", name="Use this key").click()
+        page.get_by_text("Nothing has been taught yet").wait_for()
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_view_fits_its_window_and_names_what_is_in_it(
+    open_page: Open, server: Server, pictures: Path, size: tuple[int, int], dark: bool
+) -> None:
+    teach(server, pictures, 0, 1)
+    page = open_page(size=size, dark=dark)
+
+    def check() -> None:
+        assert page.evaluate(NAMELESS) == []
+        assert page.evaluate(WIDER_THAN_THE_WINDOW) <= 0
+
+    check()
+    page.set_input_files(CHOOSE, pictures / "shelf.jpg")
+    page.locator(".candidates").wait_for()
+    check()
+    page.get_by_text("Several things").click()
+    page.locator(".found").wait_for()
+    check()
+    for place, sign in {"#classes": ".card", "#class=brand0": "#threshold", "#teach": ".drop"}.items():
+        page.evaluate("(place) => { location.hash = place }", place)
+        page.locator(sign).first.wait_for()
+        check()
+
+
+def test_going_elsewhere_and_back_keeps_what_was_dropped(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    page = open_page()
+    page.set_input_files(CHOOSE, pictures / "scene0.jpg")
+    page.locator(".decision", has_text="brand0").wait_for()
+
+    page.get_by_role("link", name="Classes").click()
+    page.get_by_role("heading", name="Classes").wait_for()
+    page.go_back()
+
+    page.locator(".decision", has_text="brand0").wait_for()
