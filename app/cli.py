@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.api.auth import Scope, create_key
-from app.commands import classes, folder, here, pictures, watch
+from app.commands import classes, evaluate, folder, here, pictures, watch
 from app.errors import InvalidSettings
 from app.logs import configure_logs
 from app.settings import read_settings
@@ -60,6 +60,7 @@ app.command("enrol-folder")(folder.enrol_folder)
 app.command()(pictures.classify)
 app.command()(pictures.detect)
 app.command()(watch.watch)
+app.command()(evaluate.evaluate)
 app.add_typer(classes.app, name="classes")
 app.add_typer(keys, name="keys")
 app.add_typer(here.config, name="config")

@@ -29,7 +29,7 @@ ALLOWED = {
     "app.adapters": ("app.adapters", "app.domain", "app.errors", *LEAVES),
     "app.domain": ("app.domain", "app.errors"),
     "app.client": (),
-    "app.commands": ("app.commands", "app.client"),  # the other side of the wire
+    "app.commands": ("app.commands", "app.client", "app.domain.scoring"),  # the other side of the wire
     "app.commands.here": ("app.commands", "app.client", "app.settings", "app.errors", "app.adapters.model_set"),
     "app.settings": ("app.errors",),
     "app.errors": (),

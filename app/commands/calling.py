@@ -30,6 +30,7 @@ class Exit(IntEnum):
     UNREACHABLE = 3  # nobody answers, or the service is busy after every retry
     NOT_ALLOWED = 4
     PARTLY = 5  # of many pictures, some failed
+    BELOW_GATE = 6  # an evaluation is worse than was asked for
     STOPPED = 130  # by Ctrl-C; what was done is done
 
 
@@ -44,14 +45,20 @@ JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, max=32, help="Pi
 
 @contextmanager
 def calling(url: str, key: str | None) -> Iterator[Firstsight]:
-    """A client of the service. What goes wrong with a call ends the command with a sentence and a code."""
-    with Firstsight(url, key=key) as firstsight:
-        try:
-            yield firstsight
-        except FirstsightError as error:
-            fail(sentence_of(error), code_of(error))
-        except OSError as error:
-            fail(file_fault(error), Exit.REFUSED)
+    """A client of the service, and its faults told."""
+    with Firstsight(url, key=key) as firstsight, faults_told():
+        yield firstsight
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """What goes wrong with a call, or with a file, ends the command with a sentence and a code."""
+    try:
+        yield
+    except FirstsightError as error:
+        fail(sentence_of(error), code_of(error))
+    except OSError as error:
+        fail(file_fault(error), Exit.REFUSED)
 
 
 def fail(sentence: str, code: Exit) -> NoReturn:

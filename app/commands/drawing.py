@@ -1,7 +1,8 @@
-"""A picture with what was found in it."""
+"""Pictures that commands make: with what was found in them, and small ones."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def draw_detections(file: Path, detections: Sequence[Detection], *, to: Path) ->
         picture.save(to)
     except ValueError as error:  # pillow goes by the name's ending
         raise OSError(f"{to}: {error}; .jpg and .png are known.") from error
+
+
+def thumbnail(file: Path, *, side_px: int) -> bytes:
+    """A small JPEG of the upright picture, no side longer than that."""
+    with Image.open(file) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture.thumbnail((side_px, side_px))
+    small = io.BytesIO()
+    picture.save(small, "JPEG", quality=80)
+    return small.getvalue()
 
 
 def _outline(draw: ImageDraw.ImageDraw, detection: Detection, *, longest_px: int) -> None:

@@ -22,6 +22,7 @@ from app.client import DEFAULT_URL, Example, Firstsight, Problem, Warned
 from app.commands.calling import Exit, JobsOption, JsonOption, KeyOption, UrlOption, calling, err, escaped, fail, out, write_json
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+OF_THE_PICTURE = frozenset({413, 415, 422})  # statuses: too large, of no known format, broken or too small
 Happened = Literal["enrolled", "there", "failed"]
 
 
@@ -182,9 +183,6 @@ def _enrol_one(firstsight: Firstsight, name: str, file: Path, known: Sequence[Ex
             raise
         return FileResult(name, file, "failed", fault=str(problem))
     return FileResult(name, file, "enrolled", report.examples[0].warnings)
-
-
-OF_THE_PICTURE = frozenset({413, 415, 422})  # too large, of no known format, broken or too small
 
 
 def _sum_up(tally: Tally, classes: int, *, dry_run: bool) -> None:

@@ -112,7 +112,7 @@ def _answer_to(firstsight: Firstsight, file: Path, *, box: str | None, classes: 
     except OSError as error:
         return file_fault(error)
     except Problem as problem:
-        if problem.details.field is None or not problem.details.field.startswith("image"):
+        if not (problem.details.field or "").startswith(("image", "body")):  # such as a class to choose from that is not there
             raise
         return f"{file}: {problem}"
 

@@ -10,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from app.client import Answer, Candidate, ClassInfo, Detections, EnrolmentReport, Outcome
+from app.commands.evaluation import WANTED_RECALL, Evaluation
+
+MOST_ROWS, MOST_PAIRS = 15, 10  # of what stands on a terminal; --html and --json have all
 
 COLOURS: dict[Outcome, str] = {"match": "green", "doubtful": "yellow", "unknown": "bright_black"}
 MARKS: dict[Outcome, str] = {"match": "✓", "doubtful": "?", "unknown": "·"}
@@ -80,4 +83,49 @@ def _table(first: str, *rest: str) -> Table:
     table.add_column(first, overflow="fold", min_width=16)
     for name in rest:
         table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def evaluation_text(evaluation: Evaluation) -> RenderableType:
+    """The figures, the classes that do worst, and what to do about it."""
+    at = evaluation.at_wanted_recall
+    summary = _table(f"{len(evaluation.known)} pictures of classes, {len(evaluation.foreign)} foreign", "share", "95 % interval")
+    for name, share in {
+        "matched right": evaluation.recall,
+        "right among matches": evaluation.precision,
+        "first candidate right": evaluation.first_right,
+        "foreign matched": evaluation.false_accepts,
+    }.items():
+        if share is not None:
+            summary.add_row(name, f"{share.share:.1%}", f"{share.low:.1%} – {share.high:.1%}")
+    summary.add_row(f"precision at {WANTED_RECALL:.0%} recall", "not reached" if at is None else f"{at.precision:.1%}", "")
+    parts: list[RenderableType] = [summary]
+    if evaluation.shots:
+        steps = ", ".join(f"{one.examples}: {one.right.share:.0%}" for one in evaluation.shots)
+        parts.append(Text(f"\nmatched right by examples a class: {steps}"))
+    if evaluation.rows:
+        parts += [Text(""), _rows_table(evaluation)]
+    for pair in evaluation.confusions[:MOST_PAIRS]:
+        names = f"{pair.truth or 'nothing enrolled'} taken for {pair.said}"
+        parts.append(Text.assemble(("✗ ", "red"), f"{len(pair.files)} × {names}: ", (pair.files[0].name, "bright_black")))
+    if evaluation.suggestions:
+        parts.append(
+            Text(
+                f"{len(evaluation.suggestions)} classes would do with another threshold: see --json or --html; --apply sets them."
+            )
+        )
+    for file, fault in (evaluation.failed or {}).items():
+        parts.append(Text.assemble(("! ", "yellow"), f"{file} was not asked: {fault}"))
+    return Group(*parts)
+
+
+def _rows_table(evaluation: Evaluation) -> RenderableType:
+    """The classes with the fewest right answers first."""
+    table = _table("class", "pictures", "right", "wrong", "doubtful", "unknown", "taken for it")
+    worst = sorted(evaluation.rows, key=lambda row: (row.right / row.pictures, -row.taken_for_it))
+    for row in worst[:MOST_ROWS]:
+        figures = (row.pictures, row.right, row.wrong, row.doubtful, row.unknown, row.taken_for_it)
+        table.add_row(Text(row.class_name), *map(str, figures))
+    if len(worst) > MOST_ROWS:
+        table.caption = f"and {len(worst) - MOST_ROWS} classes that do better"
     return table

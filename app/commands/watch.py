@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.client import DEFAULT_URL, Answer, Firstsight, Problem
-from app.commands.calling import Exit, KeyOption, UrlOption, calling, err, write_json
-from app.commands.folder import is_picture
+from app.client import DEFAULT_URL, Answer, Busy, Firstsight, Problem, Unreachable
+from app.commands.calling import Exit, KeyOption, UrlOption, calling, err, escaped, write_json
+from app.commands.folder import OF_THE_PICTURE, is_picture
 
 COLUMNS = ("file", "outcome", "decision", "probability", "similarity", "threshold", "fault")
 State = tuple[int, int]  # size and time of the last change, by which a file that is still written is known
@@ -37,8 +37,12 @@ def watch(
         if not once:
             err.print(f"Watching {folder}; Ctrl-C ends it.")
         try:
-            for file in _there(folder) if once else _arriving(folder, skip=not existing, every_s=every_s):
-                write(_row(firstsight, file))
+            if once:
+                for file in _there(folder):
+                    write(_row(firstsight, file))
+            else:
+                for file in _arriving(folder, skip=not existing, every_s=every_s):
+                    write(_patient_row(firstsight, file, every_s=every_s))
         except KeyboardInterrupt:
             raise typer.Exit(Exit.DONE) from None
 
@@ -69,12 +73,26 @@ def _state(file: Path) -> State | None:
     return status.st_size, status.st_mtime_ns
 
 
+def _patient_row(firstsight: Firstsight, file: Path, *, every_s: float) -> dict[str, object]:
+    """As `_row`, however long the service is away: what has arrived is not lost over a restart."""
+    while True:
+        try:
+            return _row(firstsight, file)
+        except (Unreachable, Busy) as error:
+            err.print(f"[yellow]![/] {escaped(str(error))} Trying again.")
+            time.sleep(every_s)
+
+
 def _row(firstsight: Firstsight, file: Path) -> dict[str, object]:
     """The answer with the file's name before it, or what is wrong with the file."""
     try:
         answer = firstsight.classify(file)
-    except (Problem, OSError) as error:
+    except OSError as error:
         return {"file": str(file), "fault": str(error)}
+    except Problem as problem:
+        if problem.details.status not in OF_THE_PICTURE:
+            raise
+        return {"file": str(file), "fault": str(problem)}
     return {"file": str(file), **answer.as_json()}
 
 

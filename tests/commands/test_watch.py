@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from app.client import Answer, Firstsight, Unreachable
 from app.commands import watch
 from tests.api.drawings import ACME, OTHER, form
 from tests.commands.conftest import Run
@@ -70,3 +71,20 @@ def test_a_table_has_a_row_for_each_picture_and_its_fault(run: Run, inbox: Path)
     assert (early["outcome"], early["decision"], early["fault"]) == ("match", "acme", "")
     assert 0 <= float(early["probability"]) <= 1
     assert (broken["outcome"], bool(broken["fault"])) == ("", True)
+
+
+def test_a_service_that_is_away_loses_no_picture(run: Run, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking(monkeypatch, None, None)
+    classify = Firstsight.classify
+    away = [Unreachable("http://elsewhere", ConnectionError("refused"))]
+
+    def back_at_the_second(self: Firstsight, file: Path) -> Answer:
+        if away:
+            raise away.pop()
+        return classify(self, file)
+
+    monkeypatch.setattr(Firstsight, "classify", back_at_the_second)
+    done = run("watch", inbox, "--existing")
+
+    assert json.loads(done.stdout)["decision"] == "acme"
+    assert "Nobody answers" in done.stderr

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.client import Answer, Firstsight
+from app.commands import evaluate
+from app.commands.evaluation import Asked, Evaluation
+from tests.api.drawings import ACME, BLUE, GREEN, OTHER, RED, YELLOW, drawing, form
+from tests.commands.conftest import Run
+
+
+@pytest.fixture
+def taught(client: TestClient) -> TestClient:
+    for name, picture in {"acme": ACME, "other": OTHER}.items():
+        assert client.post(f"/classes/{name}/examples", files=form(picture)).status_code == 201
+    return client
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Path:
+    """As `folder`, with a second picture of other, and one of acme that lies among those of other."""
+    (folder / "other").mkdir()
+    (folder / "other" / "again.png").write_bytes(drawing(BLUE, YELLOW, side_px=80))
+    (folder / "other" / "mixed-up.png").write_bytes(drawing(RED, GREEN, side_px=72))
+    return folder
+
+
+def test_right_wrong_and_foreign_pictures_are_counted(run: Run, taught: TestClient, pictures: Path) -> None:
+    told = json.loads(run("evaluate", pictures, "--json").stdout)
+
+    rows = {row["class_name"]: row for row in told["classes"]}
+    assert (told["pictures"], told["foreign"]) == (5, 1)
+    assert (rows["acme"]["right"], rows["acme"]["taken_for_it"]) == (2, 1)
+    assert (rows["other"]["pictures"], rows["other"]["right"], rows["other"]["wrong"]) == (3, 2, 1)
+    assert told["recall"]["share"] == pytest.approx(4 / 5)
+    assert told["false_accepts"]["share"] == 0
+    (pair,) = told["confusions"]
+    assert (pair["truth"], pair["said"], Path(pair["files"][0]).name) == ("other", "acme", "mixed-up.png")
+
+
+def test_people_are_given_a_table(run: Run, taught: TestClient, pictures: Path) -> None:
+    told = run("evaluate", pictures)
+
+    assert told.exit_code == 0
+    assert re.search(r"matched right +80\.0%", told.stdout)
+    assert "1 × other taken for acme: mixed-up.png" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        (["--min-recall", "0.8", "--min-precision", "0.8", "--max-false-accepts", "0"], 0),
+        (["--min-recall", "0.81"], 6),
+        (["--min-precision", "0.81"], 6),
+    ],
+)
+def test_a_gate_decides_how_it_ends(run: Run, taught: TestClient, pictures: Path, gates: list[str], code: int) -> None:
+    ended = run("evaluate", pictures, *gates)
+
+    assert ended.exit_code == code
+    assert ("80.0%, not 81.0%" in ended.stderr) == (code == 6)
+
+
+def test_a_gate_that_nothing_measures_is_not_passed(run: Run, taught: TestClient, pictures: Path) -> None:
+    (pictures / "_none" / "strange.png").unlink()
+
+    assert run("evaluate", pictures, "--max-false-accepts", "1").exit_code == 6
+
+
+def test_pictures_of_classes_that_are_not_enrolled_are_foreign(run: Run, client: TestClient, pictures: Path) -> None:
+    client.post("/classes/acme/examples", files=form(ACME))
+
+    told = run("evaluate", pictures, "--json")
+
+    assert json.loads(told.stdout)["foreign"] == 4
+    assert "other" in told.stderr
+
+
+def test_a_picture_that_cannot_be_used_is_left_out_and_named(run: Run, taught: TestClient, pictures: Path) -> None:
+    (pictures / "acme" / "broken.png").write_bytes(ACME[:100])
+
+    ended = run("evaluate", pictures, "--json")
+
+    told = json.loads(ended.stdout)
+    assert (ended.exit_code, told["pictures"]) == (5, 5)
+    assert [Path(file).name for file in told["failed"]] == ["broken.png"]
+
+
+def test_the_page_needs_nothing_else_and_shows_the_confused_pictures(run: Run, taught: TestClient, pictures: Path) -> None:
+    told = run("evaluate", pictures, "--html", pictures / "page.html")
+
+    page = (pictures / "page.html").read_text()
+    assert told.exit_code == 0
+    assert "mixed-up.png" in page
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert re.findall(r"(?:src|href)=\"(?!data:)|<script|@import|url\(", page) == []
+
+
+def test_names_in_the_page_are_text(tmp_path: Path) -> None:
+    from app.commands.evaluation_page import page_of
+
+    answer = answer_of({"<b>": 0.9}, decision="<b>")
+    page = page_of(Evaluation([Asked(tmp_path / "<i>.png", "a&b", answer)]), title="<script>")
+
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "a&amp;b" in page
+
+
+# Against each other: the private service is the application of the test
+
+
+@pytest.fixture
+def private(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def here() -> Iterator[Firstsight]:
+        yield Firstsight("http://testserver", transport=client._transport)
+
+    monkeypatch.setattr(evaluate, "private_service", here)
+
+
+@pytest.mark.usefixtures("private")
+def test_each_picture_is_asked_against_all_the_others(run: Run, pictures: Path) -> None:
+    told = json.loads(run("evaluate", pictures, "--leave-one-out", "--json").stdout)
+
+    rows = {row["class_name"]: row for row in told["classes"]}
+    assert told["pictures"] == 5
+    assert rows["acme"]["right"] + rows["acme"]["wrong"] + rows["acme"]["doubtful"] == 2
+    assert rows["other"]["right"] == 2
+    assert told["foreign"] == 1
+
+
+@pytest.mark.usefixtures("private")
+def test_a_class_with_one_picture_competes_and_is_not_asked(run: Run, folder: Path) -> None:
+    told = run("evaluate", folder, "--leave-one-out", "--json")
+
+    assert [row["class_name"] for row in json.loads(told.stdout)["classes"]] == ["acme"]
+    assert "1 classes have one picture only" in told.stderr
+
+
+@pytest.mark.usefixtures("private")
+def test_more_examples_are_measured_on_the_same_pictures(run: Run, pictures: Path) -> None:
+    for side_px in (96, 104):
+        (pictures / "acme" / f"{side_px}.png").write_bytes(drawing(RED, GREEN, side_px=side_px))
+        (pictures / "other" / f"{side_px}.png").write_bytes(drawing(BLUE, YELLOW, side_px=side_px))
+
+    told = json.loads(run("evaluate", pictures, "--leave-one-out", "--json").stdout)
+
+    assert [one["examples"] for one in told["shots"]] == [1, 2]
+    assert all(0 <= one["right"]["share"] <= 1 for one in told["shots"])
+
+
+def test_thresholds_are_not_applied_to_what_was_not_asked(run: Run, folder: Path) -> None:
+    assert run("evaluate", folder, "--leave-one-out", "--apply").exit_code == 2
+
+
+def test_a_folder_without_pictures_is_told(run: Run, tmp_path: Path) -> None:
+    assert run("evaluate", tmp_path).exit_code == 1
+
+
+# Suggestions, by hand
+
+
+def answer_of(similarities: dict[str, float], *, decision: str | None = None) -> Answer:
+    candidates = [
+        {"class": name, "similarity": one, "probability": one, "accepted": True, "threshold": 0.3, "evidence": []}
+        for name, one in similarities.items()
+    ]
+    outcome = "unknown" if decision is None else "match"
+    told = {"outcome": outcome, "decision": decision, "reason": None, "version": 1, "model": "m", "candidates": candidates}
+    return Answer.model_validate(told)
+
+
+def test_a_suggested_threshold_is_just_above_what_others_reach() -> None:
+    own = [Asked(Path("own"), "acme", answer_of({"acme": one, "other": 0.1})) for one in (0.4, 0.7, 0.9)]
+    others = [Asked(Path("foreign"), None, answer_of({"acme": one})) for one in (0.2, 0.5)]
+
+    (suggested,) = Evaluation([*own, *others]).suggestions
+
+    assert (suggested.class_name, suggested.threshold, suggested.now) == ("acme", 0.501, 0.3)
+    assert (suggested.own_accepted, suggested.own_accepted_now) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_to_what_is_no_candidate_a_picture_is_as_alike_as_to_the_least_candidate() -> None:
+    own = [Asked(Path("own"), "acme", answer_of({"acme": 0.9})) for _ in range(3)]
+    others = [Asked(Path("foreign"), None, answer_of({"acme": 0.6} if number == 0 else {"other": 0.2})) for number in range(100)]
+
+    (suggested,) = Evaluation([*own, *others]).suggestions
+
+    assert suggested.threshold == pytest.approx(0.201)  # one of a hundred may pass: the one at 0.6
+
+
+def test_for_a_class_with_few_pictures_nothing_is_suggested() -> None:
+    few = [Asked(Path("own"), "acme", answer_of({"acme": 0.9})), Asked(Path("foreign"), None, answer_of({"acme": 0.5}))]
+
+    assert Evaluation(few).suggestions == []
+
+
+def test_suggested_thresholds_are_set_when_asked_for(run: Run, taught: TestClient, pictures: Path) -> None:
+    (pictures / "acme" / "third.png").write_bytes(drawing(RED, GREEN, side_px=96))
+    suggested = json.loads(run("evaluate", pictures, "--json").stdout)["suggestions"]
+
+    run("evaluate", pictures, "--apply")
+
+    assert suggested
+    for one in suggested:
+        assert taught.get(f"/classes/{one['class_name']}").json()["threshold"] == one["threshold"]
