@@ -18,7 +18,8 @@
     │   └── DeadlinePassed
     └── ServiceFault                ours: an operator must look
         ├── StoreUnavailable
-        ├── LogTrimmed              a follower fell behind the log: read a snapshot
+        │   └── StoreAway           it may come back by itself, so a start waits for it
+        ├── LogTrimmed              a follower fell behind the log, or the log was replaced: read a snapshot
         ├── CorruptModelSet
         ├── IncompatibleStore
         └── InvalidSettings
@@ -139,6 +140,10 @@ class ServiceFault(FirstsightError):
 
 
 class StoreUnavailable(ServiceFault):
+    pass
+
+
+class StoreAway(StoreUnavailable):
     pass
 
 

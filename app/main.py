@@ -26,6 +26,7 @@ from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import open_embedder, open_synthesizer
 from app.adapters.store_memory import MemoryStore
+from app.adapters.store_redis import RedisStore
 from app.adapters.store_sqlite import SqliteStore
 from app.adapters.warp import rectify
 from app.api import classes, classify, detect, examples, info
@@ -41,7 +42,7 @@ from app.api.schemas import InfoOut, LimitsOut
 from app.domain.model_set import ModelSet
 from app.domain.prints import CodeBook, Prints
 from app.domain.representatives import fit_class
-from app.errors import FirstsightError
+from app.errors import FirstsightError, StoreAway
 from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
@@ -53,12 +54,14 @@ from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
 from app.service.ports import Embedder, PointFinder, Store, Synthesizer
+from app.service.replica import Replica
 from app.service.verify import Verifier
 from app.settings import Settings
 
 log = logger(__name__)
 
 API_VERSION = "0.1"  # of the description in docs/openapi.json
+STORE_AGAIN_S = 1.0  # between looks for a store that is away at the start
 PIXELS_PER_MEGAPIXEL = 1_000_000
 
 
@@ -77,6 +80,15 @@ class Adapters:
 
 
 def open_adapters(settings: Settings) -> Adapters:
+    store = open_store(settings.store, allow_weak_redis=settings.allow_weak_redis)
+    try:
+        return open_networks(settings, store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_networks(settings: Settings, store: Store) -> Adapters:
     loaded = read_model_set(settings.models_dir, synthesis=settings.synthesis == "on")
     # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
     embedder = open_embedder(loaded, threads=1, device=settings.device)
@@ -88,7 +100,7 @@ def open_adapters(settings: Settings) -> Adapters:
         words=loaded.points.words,
         synthesize=open_synthesizer(loaded),
         codec=picture_codec(settings),
-        store=open_store(settings.store),
+        store=store,
     )
 
 
@@ -101,23 +113,31 @@ def picture_codec(settings: Settings) -> PictureCodec:
     )
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, *, allow_weak_redis: bool = False) -> Store:
     kind, _, path = address.partition("://")
-    return MemoryStore() if kind == "memory" else SqliteStore(Path(path.removeprefix("/")))
+    match kind:
+        case "memory":
+            return MemoryStore()
+        case "sqlite":
+            return SqliteStore(Path(path.removeprefix("/")))
+        case _:
+            return RedisStore(address, may_be_weak=allow_weak_redis)
 
 
-class Service:
-    """The use cases, wired to opened adapters, and what they run on."""
+def is_shared(address: str) -> bool:
+    """Whether other processes write to the store."""
+    return not address.startswith(("memory:", "sqlite:"))
 
-    def __init__(self, settings: Settings, adapters: Adapters) -> None:
-        self._settings = settings
-        self._adapters = adapters
-        self._version = software_version()
+
+class OpenCollection:
+    """One collection with its store: what is served of it, and the use cases on it."""
+
+    def __init__(self, settings: Settings, adapters: Adapters, pools: Pools, background: ThreadPoolExecutor) -> None:
+        self._store = store = adapters.store
+        self._pools = pools
         model_set, codec = adapters.model_set, adapters.codec
-        self._pools = pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
-        self._galleries = Galleries(
-            adapters.store,
+        self._galleries = galleries = Galleries(
+            store,
             make_index=FaissIndex,
             networks=model_set.provenance.networks,
             prints=Prints(
@@ -125,18 +145,21 @@ class Service:
                 code_book=CodeBook(adapters.words),
                 make_index=partial(FaissPointIndex, words=len(adapters.words)),
             ),
-            in_background=self._background.submit,
+            in_background=background.submit,
         )
-        self._collection = collection = Collection(
-            store=adapters.store, galleries=self._galleries, pools=pools, keep_crops=settings.store_images == "crop"
+        self._replica = Replica(galleries, every_s=settings.follow_every_s) if is_shared(settings.store) else None
+        self.collection = collection = Collection(
+            store=store,
+            galleries=galleries,
+            pools=pools,
+            keep_crops=settings.store_images == "crop",
+            stale_s=lambda: self._replica.stale_s if self._replica else None,
         )
         crop_embedder = CropEmbedder(
             codec=codec, embedder=adapters.embedder, find_points=adapters.find_points, view_shares=model_set.view_shares
         )
         fit = partial(fit_class, model_set=model_set, synthesize=adapters.synthesize)
-        self._migrate = Migrate(
-            store=adapters.store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance
-        )
+        self._migrate = Migrate(store=store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance)
         verifier = Verifier(
             find_points=adapters.find_points,
             embed_places=PlaceEmbedder(rectify=rectify, embedder=adapters.embedder),
@@ -144,6 +167,7 @@ class Service:
             mode=settings.verify,
         )
         self.use_cases = UseCases(
+            collection=collection,
             enrol=Enrol(
                 collection=collection,
                 pools=pools,
@@ -176,17 +200,44 @@ class Service:
         )
 
     async def start(self, wait_for: Callable[[str], None]) -> None:
-        """Makes everything ready to answer. `wait_for` is told what comes next."""
         await self._migrate(lambda done, total: wait_for(f"the new model set: {done} of {total} classes are fitted to it"))
         wait_for("the index")
         await self._pools.store(self._galleries.start, deadline=Deadline.never())
+        if self._replica:
+            self._replica.start()
+
+    def stop_following(self) -> None:
+        if self._replica:
+            self._replica.close()
+
+    def close(self) -> None:
+        """Once nothing runs on it any more."""
+        self._store.close()
+
+
+class Service:
+    """The collections, and what they all run on."""
+
+    def __init__(self, settings: Settings, adapters: Adapters) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._version = software_version()
+        self._pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._opened = OpenCollection(settings, adapters, self._pools, self._background)
+        self.use_cases = self._opened.use_cases
+
+    async def start(self, wait_for: Callable[[str], None]) -> None:
+        """Makes everything ready to answer. `wait_for` is told what comes next."""
+        await self._opened.start(wait_for)
         wait_for("a first picture through the networks")
         side_px = self._adapters.embedder.side_px
         await self._pools.infer(self._adapters.embedder, np.zeros((1, side_px, side_px, 3), np.uint8), deadline=Deadline.never())
-        metrics.watch_gallery(lambda: self._collection.served.gallery)
+        metrics.watch_gallery(lambda: self._opened.collection.served.gallery)
+        metrics.watch_staleness(self._opened.collection.stale_s)
 
     def describe(self) -> InfoOut:
-        settings, model_set, gallery = self._settings, self._adapters.model_set, self._collection.served.gallery
+        settings, model_set, gallery = self._settings, self._adapters.model_set, self._opened.collection.served.gallery
         return InfoOut(
             version=self._version,
             model=model_set.id,
@@ -209,10 +260,11 @@ class Service:
         )
 
     def close(self) -> None:
-        """Waits for what runs, then closes the store."""
+        """Waits for what runs, then closes the stores."""
+        self._opened.stop_following()
         self._pools.close()
         self._background.shutdown(cancel_futures=True)
-        self._adapters.store.close()
+        self._opened.close()
 
 
 def create_app(
@@ -235,7 +287,7 @@ def create_app(
     async def start(app: FastAPI, closing: ExitStack) -> None:
         try:
             readiness.wait_for("the networks and the store")
-            service = Service(settings, await asyncio.to_thread(open_adapters, settings))
+            service = Service(settings, await opened(settings, open_adapters, readiness.wait_for))
             closing.callback(service.close)
             await service.start(readiness.wait_for)
         except Exception as error:
@@ -268,6 +320,20 @@ def create_app(
     app.add_middleware(AdmissionMiddleware, admission=Admission(admission_limits(settings)), readiness=readiness)
     app.add_middleware(Edge)  # what is added last is outermost
     return app
+
+
+async def opened(settings: Settings, open_adapters: Callable[[Settings], Adapters], wait_for: Callable[[str], None]) -> Adapters:
+    """The adapters; a store that is away may come back, and is waited for."""
+    told = None
+    while True:
+        try:
+            return await asyncio.to_thread(open_adapters, settings)
+        except StoreAway as away:
+            wait_for(f"the store: {away.detail}")
+            if away.detail != told:
+                log.warning("the start waits for the store", detail=away.detail)
+            told = away.detail
+            await asyncio.sleep(STORE_AGAIN_S)
 
 
 def admission_limits(settings: Settings) -> AdmissionLimits:

@@ -51,6 +51,9 @@ _abandoned = Counter("firstsight_abandoned_total", "Requests whose client left b
 _admitted = Gauge("firstsight_admitted_pictures", "Pictures admitted and not yet answered.", registry=_REGISTRY)
 _classes = Gauge("firstsight_classes", "Classes in the gallery that is served.", registry=_REGISTRY)
 _version = Gauge("firstsight_version", "Version of the gallery that is served.", registry=_REGISTRY)
+_stale = Gauge(
+    "firstsight_stale_seconds", "Seconds for which a shared store could not be followed; 0 when it can.", registry=_REGISTRY
+)
 _ready = Gauge("firstsight_ready", "1 when the service is ready to answer, else 0.", registry=_REGISTRY)
 
 
@@ -109,6 +112,10 @@ def watch_gallery(gallery: Callable[[], Watched]) -> None:
     """Reports on whatever gallery is served when the metrics are read."""
     _classes.set_function(lambda: len(gallery()))
     _version.set_function(lambda: gallery().version)
+
+
+def watch_staleness(stale_s: Callable[[], int | None]) -> None:
+    _stale.set_function(lambda: stale_s() or 0)
 
 
 def set_ready(ready: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 from app.domain.changes import Change, ClassRemoved, ClassRenamed, Committed, ExampleRemoved, Snapshot, fold_expected
@@ -36,10 +36,10 @@ class MemoryStore:
         with self._lock:
             return Snapshot(self._version, tuple(self._classes[name] for name in sorted(self._classes)))
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         with self._lock:
             missed = self._version - after
-            if missed > len(self._log):
+            if missed > len(self._log) or epoch not in (None, 0):
                 raise LogTrimmed(f"The log reaches back {len(self._log)} changes, not {missed}.", limit=self._log.maxlen)
             first = len(self._log) - missed
             return [self._log[position] for position in range(first, min(first + limit, len(self._log)))]
@@ -47,6 +47,9 @@ class MemoryStore:
     def read_crop(self, class_name: str, example_id: str) -> bytes | None:
         with self._lock:
             return self._crops.get(class_name, {}).get(example_id)
+
+    def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -108,10 +108,12 @@ class SqliteStore:
         by_class = {class_id: [record for _, record in rows] for class_id, rows in groupby(examples, key=itemgetter(0))}
         return Snapshot(version, tuple(_decode(record, by_class.get(class_id, ())) for class_id, record in classes))
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         with self._reading():
             query = "SELECT version, record FROM changes WHERE version > ? ORDER BY version LIMIT ?"
             rows = self._connection.execute(query, (after, limit)).fetchall()
+        if epoch not in (None, 0):
+            raise LogTrimmed(f"The log is of epoch 0, not {epoch}.")
         if rows and rows[0][0] != after + 1:
             raise LogTrimmed(f"The log begins at change {rows[0][0]}, after {after} it has a gap.")
         return [Committed(version, decode_change(record)) for version, record in rows]
@@ -121,6 +123,9 @@ class SqliteStore:
             query = "SELECT data FROM crops JOIN classes ON id = class_id WHERE name = ? AND example_id = ?"
             row = self._connection.execute(query, (class_name, example_id)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        pass  # a file is read whole in one piece, and nobody else waits
 
     def close(self) -> None:
         with self._reading():

@@ -21,6 +21,7 @@ from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
 from app.service.classes import Classes
 from app.service.classify import Classify
+from app.service.collection import Collection
 from app.service.detect import Detect
 from app.service.enrol import Enrol
 from app.service.pools import Deadline
@@ -34,6 +35,7 @@ ETAG = re.compile(r'"(\d{1,18})"', re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class UseCases:
+    collection: Collection
     enrol: Enrol
     classify: Classify
     detect: Detect
@@ -110,7 +112,17 @@ async def no_parameters(request: Request) -> None:
 
 
 async def call_of(request: Request) -> Call:
-    return Call(request)
+    call = Call(request)
+    stale_s = call.use_cases.collection.stale_s()
+    if stale_s is not None:
+        headers_of(request)["X-Stale"] = str(stale_s)
+    return call
+
+
+def headers_of(request: Request) -> dict[str, str]:
+    """Headers of the answer, whatever it will be; the edge adds them."""
+    headers: dict[str, str] = request.scope["state"].setdefault("headers", {})
+    return headers
 
 
 CallDep = Annotated[Call, Depends(call_of)]

@@ -87,6 +87,8 @@ class _Exchange:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
+            for name, value in self._scope.get("state", {}).get("headers", {}).items():
+                headers[name] = value
             if self._lingers:
                 headers["Connection"] = "close"
         elif self._lingers:

@@ -6,7 +6,7 @@ so that folding a change never computes a vector. `fold_change` is the only plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,12 +74,21 @@ class Committed:
     change: Change
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A point in the history of a collection. A log that replaces another, such as a restored one, has a later epoch."""
+
+    epoch: int
+    version: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All classes at one version, sorted by name."""
 
     version: int
     classes: tuple[ClassState, ...]
+    epoch: int = 0  # of the log; versions of two epochs do not compare, but a later epoch is greater
 
 
 def fold_expected(state: ClassState | None, committed: Committed, *, expected: int) -> ClassState | None:
@@ -88,6 +97,17 @@ def fold_expected(state: ClassState | None, committed: Committed, *, expected: i
     if found != expected:
         raise VersionConflict(committed.change.class_name, expected=expected, found=found)
     return fold_change(state, committed)
+
+
+def fold_snapshot(snapshot: Snapshot, changes: Iterable[Committed]) -> Snapshot:
+    """The snapshot after the changes that follow it."""
+    version, states = snapshot.version, {state.name: state for state in snapshot.classes}
+    for committed in changes:
+        version = committed.version
+        state = fold_change(states.pop(committed.change.class_name, None), committed)
+        if state is not None:
+            states[state.name] = state
+    return Snapshot(version, tuple(states[name] for name in sorted(states)), snapshot.epoch)
 
 
 def fold_change(state: ClassState | None, committed: Committed) -> ClassState | None:

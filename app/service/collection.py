@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from app.domain.changes import Change, Committed
 from app.domain.gallery import Gallery
@@ -16,7 +16,17 @@ NO_CROPS: Mapping[str, bytes] = {}
 
 
 class Collection:
-    def __init__(self, *, store: Store, galleries: Galleries, pools: Pools, keep_crops: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        galleries: Galleries,
+        pools: Pools,
+        keep_crops: bool = True,
+        stale_s: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """`stale_s` tells for how many seconds the store could not be followed; None when it can."""
+        self.stale_s = stale_s
         self._store = store
         self._galleries = galleries
         self._pools = pools

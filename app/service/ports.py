@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -90,8 +90,15 @@ class Store(Protocol):
         """All classes at one version, sorted by name."""
         ...
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
-        """Changes with version > `after`, oldest first. LogTrimmed when the log no longer reaches back that far."""
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
+        """Changes with version > `after`, oldest first.
+
+        LogTrimmed when the log no longer reaches back that far, or is another than that of `epoch` (None: not asked).
+        """
+        ...
+
+    def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        """Offers a snapshot at `version` for faster starts. A store that has use for it calls `take`; most have none."""
         ...
 
     def read_crop(self, class_name: str, example_id: str) -> bytes | None:

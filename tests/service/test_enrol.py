@@ -230,10 +230,10 @@ class UnreadableStore(MemoryStore):
             super().commit(added("theirs", networks=model_set_for_tests().provenance.networks), expected=0, crops={})
         return super().commit(change, expected=expected, crops=crops)
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         if self.faults:
             raise self.faults.pop()
-        return super().follow(after, limit=limit)
+        return super().follow(after, epoch=epoch, limit=limit)
 
 
 def test_what_was_committed_is_served_though_the_store_cannot_be_read(make_service: Callable[..., Service]) -> None:
