@@ -4,7 +4,8 @@
     ├── CallerError                 the request is wrong; the same request will fail again
     │   ├── MalformedRequest        unreadable HTTP, multipart or JSON
     │   ├── InvalidInput            readable, but a field breaks a limit
-    │   │   └── InvalidPicture      a known format that cannot be used: truncated, animated, too small
+    │   │   ├── InvalidPicture      a known format that cannot be used: truncated, animated, too small
+    │   │   └── KeyReused           an Idempotency-Key that stands for another request
     │   ├── UnsupportedPicture      no known picture format
     │   ├── TooLarge                more bytes or pixels than accepted
     │   ├── Unauthenticated, Forbidden
@@ -15,6 +16,8 @@
     ├── LimitReached                ours, and passing: try again later
     │   ├── Starting                not ready yet
     │   ├── Overloaded
+    │   ├── KeyInProgress           the request with this Idempotency-Key has not been answered yet
+    │   ├── Behind                  this replica has not yet seen the version that is asked for
     │   └── DeadlinePassed
     └── ServiceFault                ours: an operator must look
         ├── StoreUnavailable
@@ -59,6 +62,14 @@ class InvalidInput(CallerError):
 
 class InvalidPicture(InvalidInput):
     pass
+
+
+class KeyReused(InvalidInput):
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was sent with another request: take a new key for each write, and the same for its retries.",
+            field="Idempotency-Key",
+        )
 
 
 class UnsupportedPicture(CallerError):
@@ -129,6 +140,16 @@ class Starting(LimitReached):
 
 class Overloaded(LimitReached):
     pass
+
+
+class KeyInProgress(LimitReached):
+    def __init__(self) -> None:
+        super().__init__("The request with this Idempotency-Key is still at work: send it again to hear what came of it.")
+
+
+class Behind(LimitReached):
+    def __init__(self, *, wanted: str, found: str) -> None:
+        super().__init__(f"This replica is at version {found}, not yet at {wanted}.", limit=found)
 
 
 class DeadlinePassed(LimitReached):

@@ -7,6 +7,7 @@ and `/readyz` says how far that is.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
@@ -35,6 +36,7 @@ from app.api.auth import KeyRing
 from app.api.bodies import BodyLimits
 from app.api.dependencies import UseCases
 from app.api.edge import Edge
+from app.api.idempotency import Writes
 from app.api.openapi import install_openapi
 from app.api.problems import install_problem_handlers
 from app.api.readiness import Readiness
@@ -117,7 +119,7 @@ def open_store(address: str, *, allow_weak_redis: bool = False) -> Store:
     kind, _, path = address.partition("://")
     match kind:
         case "memory":
-            return MemoryStore()
+            return MemoryStore(epoch=int(time.time() * 1000))
         case "sqlite":
             return SqliteStore(Path(path.removeprefix("/")))
         case _:
@@ -311,6 +313,7 @@ def create_app(
     )
     app.state.readiness = readiness
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    app.state.writes = Writes()
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
     for routes in (classify, detect, examples, classes, info):

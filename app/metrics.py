@@ -43,7 +43,8 @@ _detections = Counter(
 )
 _refusals = Counter(
     "firstsight_refusals_total",
-    "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, DeadlinePassed.",
+    "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, "
+    "DeadlinePassed, Behind, KeyInProgress.",
     ["reason"],
     registry=_REGISTRY,
 )

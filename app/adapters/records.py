@@ -26,6 +26,7 @@ from app.domain.changes import (
     ClassRenamed,
     ExampleRemoved,
     ExamplesAdded,
+    Receipt,
 )
 from app.domain.values import DESCRIPTOR_SIZE, Box, ClassModel, ClassState, Example, FloatArray, Points, Provenance
 from app.errors import IncompatibleStore, StoreUnavailable
@@ -121,6 +122,17 @@ def encode_example(example: Example) -> bytes:
 def decode_example(record: bytes) -> Example:
     """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
     return _example(*_open(record))
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """All but its key and its version, which stand beside it."""
+    return _seal({"fingerprint": receipt.fingerprint, "answer": receipt.answer}, _Arrays())
+
+
+def decode_receipt(key: str, record: bytes, version: int) -> Receipt:
+    """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
+    fields, _ = _open(record)
+    return Receipt(key, fields["fingerprint"], fields["answer"], version)
 
 
 def _change_fields(change: Change, arrays: _Arrays) -> Fields:

@@ -10,6 +10,7 @@ place.
     <prefix>records   hash: class id -> the class without its examples
     <prefix>examples:<id>, crops:<id>   hashes: example id -> record, crop
     <prefix>log       stream: change, tag
+    <prefix>receipt:…  hashes: record, version; they go by themselves
     <prefix>pack:…    strings: a snapshot in large pieces, which a start reads without holding Redis up. Never the truth.
 
 A Redis that was restored from an older copy has the same epoch and other changes. Every change has a random tag, by which whoever
@@ -28,21 +29,32 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from app.adapters.records import decode_change, decode_class, decode_example, encode_change, encode_class, encode_example
+from app.adapters.records import (
+    decode_change,
+    decode_class,
+    decode_example,
+    decode_receipt,
+    encode_change,
+    encode_class,
+    encode_example,
+    encode_receipt,
+)
 from app.adapters.redis_server import Client, connect, faults_named, weaknesses, without_password
 from app.domain.changes import (
+    RECEIPTS_KEPT_S,
     Change,
     ClassRefitted,
     ClassRemoved,
     ClassRenamed,
     Committed,
     ExampleRemoved,
+    Receipt,
     Snapshot,
     fold_expected,
     fold_snapshot,
 )
 from app.domain.values import ClassState
-from app.errors import IncompatibleStore, LogTrimmed, NameTaken, StoreAway, StoreUnavailable, VersionConflict
+from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, NameTaken, StoreAway, StoreUnavailable, VersionConflict
 
 LAYOUT = 1  # of the keys; kept in meta
 COMMIT = Path(__file__).with_name("commit.lua").read_text()
@@ -153,17 +165,22 @@ class RedisStore:
         if layout > LAYOUT:
             raise IncompatibleStore(f"{without_password(address)} has layout {layout}; this version knows {LAYOUT}.")
 
-    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
+        if receipt is not None and self.find_receipt(receipt.key):
+            raise KeyInProgress
         head = self._read(lambda: self._head_of(change.class_name))
         # The version is not known yet; it stands beside the record, and not in it. Folded without the examples it has, the class
         # comes back with those to write.
         state = fold_expected(head.state, Committed(0, change), expected=expected)
-        keys = ("meta", "versions", "ids", "records", "log", f"examples:{head.class_id}", f"crops:{head.class_id}")
+        of_class = (f"examples:{head.class_id}", f"crops:{head.class_id}", _receipt_key(receipt.key if receipt else ""))
+        keys = ("meta", "versions", "ids", "records", "log", *of_class)
         with faults_named(self._address):  # once only: if the answer is lost, nobody knows whether it was done
-            outcome, *told = self._script(COMMIT, keys, *self._arguments(change, expected, head, state, crops))
+            outcome, *told = self._script(COMMIT, keys, *self._arguments(change, expected, head, state, crops, receipt))
         match outcome:
             case b"conflict":
                 raise VersionConflict(change.class_name, expected=expected, found=int(told[0]))
+            case b"done":
+                raise KeyInProgress
             case b"taken":
                 raise NameTaken(change.new_name if isinstance(change, ClassRenamed) else change.class_name)
         return int(told[0])
@@ -208,6 +225,10 @@ class RedisStore:
                 self._write_pack(take())
                 self._client.delete(self._key("pack:lock"))
 
+    def find_receipt(self, key: str) -> Receipt | None:
+        record, version = self._read(lambda: self._client.hmget(self._key(_receipt_key(key)), "record", "version"))
+        return None if record is None else decode_receipt(key, record, int(version))
+
     def close(self) -> None:
         with faults_named(self._address):
             self._client.close()
@@ -232,7 +253,13 @@ class RedisStore:
         return _Head(class_id.decode(), replace(decode_class(record), version=int(version)))
 
     def _arguments(
-        self, change: Change, expected: int, head: _Head, state: ClassState | None, crops: Mapping[str, bytes]
+        self,
+        change: Change,
+        expected: int,
+        head: _Head,
+        state: ClassState | None,
+        crops: Mapping[str, bytes],
+        receipt: Receipt | None,
     ) -> Iterator[Any]:
         """What commit.lua is given, in its order."""
         yield from (self._new_epoch(), change.class_name, expected)
@@ -241,7 +268,8 @@ class RedisStore:
         else:
             yield from (state.name, head.class_id, encode_class(replace(state, examples=())))
         examples = () if state is None else state.examples
-        yield from (encode_change(change), secrets.token_bytes(TAG_BYTES), *self._keep, _lost_by(change), len(examples))
+        yield from (encode_change(change), secrets.token_bytes(TAG_BYTES), *self._keep, _lost_by(change))
+        yield from (encode_receipt(receipt) if receipt else b"", RECEIPTS_KEPT_S, len(examples))
         for example in examples:
             yield from (example.id, encode_example(example))
         for example_id, crop in crops.items():
@@ -316,6 +344,10 @@ class RedisStore:
                 return read()
             except ConnectionLost:
                 return read()
+
+
+def _receipt_key(key: str) -> str:
+    return f"receipt:{key}"
 
 
 def _lost_by(change: Change) -> str:

@@ -38,6 +38,12 @@ class Outgoing(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
+class Versioned(Outgoing):
+    """What is told of a write: with the version that it made."""
+
+    version: int
+
+
 ClassName = Annotated[str, Field(alias="class", description="Class name, NFC-normalised.")]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 
@@ -170,7 +176,7 @@ class NearestClassOut(Outgoing):
         return cls(class_name=nearest.class_name, similarity=nearest.similarity)
 
 
-class EnrolmentReportOut(Outgoing):
+class EnrolmentReportOut(Versioned):
     class_name: ClassName
     version: int = Field(description="Of the class, after this.")
     dry_run: bool
@@ -337,7 +343,7 @@ class BatchOut(Outgoing):
     results: list[AnsweredItem | RefusedItem] = Field(description="In the order of the pictures.")
 
 
-class ClassOut(Outgoing):
+class ClassOut(Versioned):
     class_name: ClassName
     examples: int
     threshold: Similarity | None = Field(description="null while the class has no examples.")
@@ -383,7 +389,7 @@ class ExamplePageOut(Outgoing):
         return cls(examples=[ExampleOut.of(listed) for listed in page.examples], next_cursor=page.next_cursor)
 
 
-class RemovedOut(Outgoing):
+class RemovedOut(Versioned):
     version: int = Field(description="Of the change that removed it.")
 
 

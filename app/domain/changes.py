@@ -13,6 +13,8 @@ from typing import Any
 from app.domain.values import ClassModel, ClassState, Example
 from app.errors import VersionConflict
 
+RECEIPTS_KEPT_S = 24 * 3600  # how long a write may be sent again
+
 
 @dataclass(frozen=True, slots=True)
 class ExamplesAdded:
@@ -80,6 +82,19 @@ class Position:
 
     epoch: int
     version: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a caller was told of a write, committed with the change: the same write sent again is told this and not done."""
+
+    key: str  # whose write and which: SHA-256 in hex
+    fingerprint: str  # of what was asked: SHA-256 in hex
+    answer: Mapping[str, Any]  # JSON; its "version", if it has one, is that of the change and only known afterwards
+    version: int = 0  # of the change
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from redis.crc import key_slot
 from app.adapters.records import encode_change
 from app.adapters.redis_server import DURABLE
 from app.adapters.store_redis import RedisStore
-from app.domain.changes import ClassRemoved, ClassRenamed
-from app.errors import IncompatibleStore, LogTrimmed, StoreAway, VersionConflict
+from app.domain.changes import ClassRemoved, ClassRenamed, Receipt
+from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, StoreAway, VersionConflict
 from demo.server import free_port
 from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.values import added, plain
@@ -244,3 +244,19 @@ def _assert_works(store: RedisStore) -> None:
     assert [state.name for state in store.snapshot().classes] == ["b"]
     assert len(store.follow(0)) == 3
     assert store.read_crop("b", "e0") == b"crop"
+
+
+def test_a_receipt_goes_by_itself_after_a_day(server: RedisServer, open_store: Open) -> None:
+    open_store().commit(added("acme"), expected=0, crops={}, receipt=Receipt("key", "fingerprint", {}))
+    (key,) = server.client.keys("*:receipt:key")
+    assert 24 * 3600 - 60 < server.client.ttl(key) <= 24 * 3600
+
+
+def test_a_receipt_that_comes_between_look_and_commit_is_seen_by_the_commit(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, receipt = open_store(), Receipt("key", "fingerprint", {})
+    store.commit(added("acme"), expected=0, crops={}, receipt=receipt)
+    monkeypatch.setattr(store, "find_receipt", lambda key: None)
+    with pytest.raises(KeyInProgress):
+        store.commit(added("other"), expected=0, crops={}, receipt=receipt)

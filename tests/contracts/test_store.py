@@ -24,10 +24,11 @@ from app.domain.changes import (
     ClassRenamed,
     ExampleRemoved,
     ExamplesAdded,
+    Receipt,
     Snapshot,
 )
 from app.domain.gallery import Gallery
-from app.errors import LogTrimmed, NameTaken, VersionConflict
+from app.errors import KeyInProgress, LogTrimmed, NameTaken, VersionConflict
 from app.service.ports import Store
 from tests.histories import Expecting, committed, histories
 from tests.redis_servers import RedisServer, needs_redis, redis_server
@@ -266,6 +267,44 @@ def test_of_writers_that_started_from_one_version_one_wins(store: Store) -> None
         won = list(threads.map(enrol, range(8)))
     assert won.count(True) == 1
     assert len(store.snapshot().classes[0].examples) == 2
+
+
+RECEIPT = Receipt("key", "fingerprint", {"class": "acme", "où": [1, None]})
+
+
+def test_a_receipt_is_kept_with_the_change_and_knows_its_version(store: Store) -> None:
+    commit(store, added("other"))
+    assert store.find_receipt("key") is None
+    version = store.commit(added("acme"), expected=0, crops={}, receipt=RECEIPT)
+    assert store.find_receipt("key") == replace(RECEIPT, version=version)
+    assert store.find_receipt("other key") is None
+
+
+def test_of_one_receipt_there_is_one_change(store: Store) -> None:
+    store.commit(added("acme"), expected=0, crops={}, receipt=RECEIPT)
+    before = plain(store.snapshot())
+    for change, expected in ((added("acme", ids="more"), 1), (added("other"), 0)):
+        with pytest.raises(KeyInProgress):
+            store.commit(change, expected=expected, crops={}, receipt=RECEIPT)
+    assert plain(store.snapshot()) == before
+
+
+def test_a_change_that_is_refused_leaves_no_receipt(store: Store) -> None:
+    with pytest.raises(VersionConflict):
+        store.commit(added("acme"), expected=7, crops={}, receipt=RECEIPT)
+    assert store.find_receipt("key") is None
+
+
+def test_of_writers_with_one_receipt_one_commits(store: Store) -> None:
+    def enrol(number: int) -> bool:
+        try:
+            return bool(store.commit(added(f"{number}"), expected=0, crops={}, receipt=RECEIPT))
+        except KeyInProgress:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(enrol, range(8))).count(True) == 1
+    assert store.snapshot().version == 1
 
 
 @given(histories())
