@@ -22,13 +22,16 @@ TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.
 # Folder with the data packs, for training and measuring.
 DATA ?= data
 
-.PHONY: help serve demo test check format bench docs lock train-embedding train-model-set train-report
+.PHONY: help serve keys demo test check format bench docs lock train-embedding train-model-set train-report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, settings from FIRSTSIGHT_* (README.md, "Settings")
 	@exec $(BIN)/firstsight serve
+
+keys: $(VENV)/serve  ## API keys; ARGS="create shop-app --scope enrol", "list", "revoke shop-app"; the file is in FIRSTSIGHT_API_KEYS_FILE
+	@$(BIN)/firstsight keys $(ARGS)
 
 demo: $(VENV)/dev  ## draw brands, enrol one picture of each, recognise them in scenes; leaves build/demo.png
 	$(BIN)/python -m demo $(ARGS)

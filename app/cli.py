@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.api.auth import Scope, create_key
+from app.api.auth import DEFAULT_COLLECTION, Scope, create_key, read_keys, revoke_key
 from app.errors import InvalidSettings
 from app.logs import configure_logs
 from app.settings import read_settings
@@ -21,6 +21,8 @@ from app.settings import read_settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
+
+KeyFileOption = Annotated[Path, typer.Option("--file", envvar="FIRSTSIGHT_API_KEYS_FILE", help="JSON; made if need be.")]
 
 # What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,13 +57,30 @@ def serve() -> None:
 def print_new_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="A name to know the key by, such as shop-app.")],
     scope: Annotated[str, typer.Option(help="read, enrol (and read) or admin (everything).")] = "read",
-    file: Annotated[Path, typer.Option(envvar="FIRSTSIGHT_API_KEYS_FILE", help="Made if need be.")] = Path("keys.json"),
+    collection: Annotated[str, typer.Option(help="The classes that it sees: those of one collection.")] = DEFAULT_COLLECTION,
+    rate: Annotated[str | None, typer.Option(help="How often it may call, such as 50/second.")] = None,
+    file: KeyFileOption = Path("keys.json"),
 ) -> None:
     """Add an API key to the key file, and print it: this once, only its hash is kept."""
     with faults_told():
         if scope.upper() not in Scope.__members__:
             raise InvalidSettings([f"--scope is read, enrol or admin, not {scope!r}"])
-        typer.echo(create_key(file, key_id=key_id, scope=Scope[scope.upper()]))
+        typer.echo(create_key(file, key_id=key_id, scope=Scope[scope.upper()], collection=collection, rate=rate))
+
+
+@keys.command("revoke")
+def drop_key(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeyFileOption = Path("keys.json")) -> None:
+    """Remove an API key from the key file. Running services refuse it within a second."""
+    with faults_told():
+        revoke_key(file, key_id=key_id)
+
+
+@keys.command("list")
+def print_keys(file: KeyFileOption = Path("keys.json")) -> None:
+    """Print who has keys: id, scope, collection, rate."""
+    with faults_told():
+        for key in read_keys(file):
+            typer.echo(f"{key.id}\t{key.scope.name.lower()}\t{key.collection}\t{key.rate or '-'}")
 
 
 @contextmanager

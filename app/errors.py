@@ -16,6 +16,7 @@
     ├── LimitReached                ours, and passing: try again later
     │   ├── Starting                not ready yet
     │   ├── Overloaded
+    │   ├── RateExceeded            a key calls more often than it may
     │   ├── KeyInProgress           the request with this Idempotency-Key has not been answered yet
     │   ├── Behind                  this replica has not yet seen the version that is asked for
     │   └── DeadlinePassed
@@ -140,6 +141,11 @@ class Starting(LimitReached):
 
 class Overloaded(LimitReached):
     pass
+
+
+class RateExceeded(LimitReached):
+    def __init__(self, key_id: str, rate: str, *, retry_after_s: int) -> None:
+        super().__init__(f"The key {key_id!r} may call {rate}.", limit=rate, retry_after_s=retry_after_s)
 
 
 class KeyInProgress(LimitReached):

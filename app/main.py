@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -26,13 +26,14 @@ from app.adapters.index_faiss import FaissIndex, FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import open_embedder, open_synthesizer
+from app.adapters.rates import Rates
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_redis import RedisStore
 from app.adapters.store_sqlite import SqliteStore
 from app.adapters.warp import rectify
 from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
-from app.api.auth import KeyRing
+from app.api.auth import DEFAULT_COLLECTION, CountCall, KeyRing
 from app.api.bodies import BodyLimits
 from app.api.dependencies import UseCases
 from app.api.edge import Edge
@@ -44,7 +45,7 @@ from app.api.schemas import InfoOut, LimitsOut
 from app.domain.model_set import ModelSet
 from app.domain.prints import CodeBook, Prints
 from app.domain.representatives import fit_class
-from app.errors import FirstsightError, StoreAway
+from app.errors import FirstsightError, Starting, StoreAway
 from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
@@ -78,7 +79,8 @@ class Adapters:
     words: NDArray[np.uint8]  # (w, 128) code book of the points
     synthesize: Synthesizer
     codec: PictureCodec
-    store: Store
+    store: Store  # of the default collection
+    open_store: Callable[[str], Store]  # of another collection, by its name
 
 
 def open_adapters(settings: Settings) -> Adapters:
@@ -103,6 +105,7 @@ def open_networks(settings: Settings, store: Store) -> Adapters:
         synthesize=open_synthesizer(loaded),
         codec=picture_codec(settings),
         store=store,
+        open_store=partial(open_store, settings.store, allow_weak_redis=settings.allow_weak_redis),
     )
 
 
@@ -115,15 +118,20 @@ def picture_codec(settings: Settings) -> PictureCodec:
     )
 
 
-def open_store(address: str, *, allow_weak_redis: bool = False) -> Store:
+def open_store(address: str, collection: str = DEFAULT_COLLECTION, *, allow_weak_redis: bool = False) -> Store:
     kind, _, path = address.partition("://")
     match kind:
         case "memory":
             return MemoryStore(epoch=int(time.time() * 1000))
         case "sqlite":
-            return SqliteStore(Path(path.removeprefix("/")))
+            return SqliteStore(file_of(Path(path.removeprefix("/")), collection))
         case _:
-            return RedisStore(address, may_be_weak=allow_weak_redis)
+            return RedisStore(address, collection=collection, may_be_weak=allow_weak_redis)
+
+
+def file_of(path: Path, collection: str) -> Path:
+    """Each collection has a file of its own, beside that of the default one."""
+    return path if collection == DEFAULT_COLLECTION else path.with_stem(f"{path.stem}-{collection}")
 
 
 def is_shared(address: str) -> bool:
@@ -134,8 +142,10 @@ def is_shared(address: str) -> bool:
 class OpenCollection:
     """One collection with its store: what is served of it, and the use cases on it."""
 
-    def __init__(self, settings: Settings, adapters: Adapters, pools: Pools, background: ThreadPoolExecutor) -> None:
-        self._store = store = adapters.store
+    def __init__(
+        self, settings: Settings, adapters: Adapters, store: Store, pools: Pools, background: ThreadPoolExecutor
+    ) -> None:
+        self._store = store
         self._pools = pools
         model_set, codec = adapters.model_set, adapters.codec
         self._galleries = galleries = Galleries(
@@ -226,20 +236,45 @@ class Service:
         self._version = software_version()
         self._pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
         self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
-        self._opened = OpenCollection(settings, adapters, self._pools, self._background)
-        self.use_cases = self._opened.use_cases
+        default = OpenCollection(settings, adapters, adapters.store, self._pools, self._background)
+        self._opened = {DEFAULT_COLLECTION: default}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self.use_cases = default.use_cases
 
-    async def start(self, wait_for: Callable[[str], None]) -> None:
-        """Makes everything ready to answer. `wait_for` is told what comes next."""
-        await self._opened.start(wait_for)
+    async def start(self, wait_for: Callable[[str], None], *, collections: Iterable[str] = ()) -> None:
+        """Makes everything ready to answer, on these collections beside the default one. `wait_for` is told what comes next."""
+        await self._opened[DEFAULT_COLLECTION].start(wait_for)
+        for name in sorted(set(collections) - {DEFAULT_COLLECTION}):
+            wait_for("the collections")
+            await self._open(name)
         wait_for("a first picture through the networks")
         side_px = self._adapters.embedder.side_px
         await self._pools.infer(self._adapters.embedder, np.zeros((1, side_px, side_px, 3), np.uint8), deadline=Deadline.never())
-        metrics.watch_gallery(lambda: self._opened.collection.served.gallery)
-        metrics.watch_staleness(self._opened.collection.stale_s)
+        metrics.watch_gallery(lambda: [opened.collection.gallery for opened in self._opened.values()])
+        metrics.watch_staleness(lambda: max(opened.collection.stale_s() or 0 for opened in self._opened.values()))
 
-    def describe(self) -> InfoOut:
-        settings, model_set, gallery = self._settings, self._adapters.model_set, self._opened.collection.served.gallery
+    async def use_cases_of(self, collection: str) -> UseCases:
+        """Those of a collection. One that a key has just been made for is opened first; its caller is told to come again."""
+        opened = self._opened.get(collection)
+        if opened is not None:
+            return opened.use_cases
+        opening = self._opening.get(collection)
+        if opening is None or opening.done():
+            self._opening[collection] = asyncio.create_task(self._open(collection))
+        raise Starting("its collection")
+
+    async def _open(self, name: str) -> None:
+        try:
+            store = await asyncio.to_thread(self._adapters.open_store, name)
+            opened = OpenCollection(self._settings, self._adapters, store, self._pools, self._background)
+            await opened.start(lambda what: None)
+        except FirstsightError as error:  # the next caller has it tried again
+            log.error("a collection could not be opened", collection=name, detail=error.detail)
+            return
+        self._opened[name] = opened
+
+    def describe(self, use_cases: UseCases) -> InfoOut:
+        settings, model_set, gallery = self._settings, self._adapters.model_set, use_cases.collection.gallery
         return InfoOut(
             version=self._version,
             model=model_set.id,
@@ -263,10 +298,14 @@ class Service:
 
     def close(self) -> None:
         """Waits for what runs, then closes the stores."""
-        self._opened.stop_following()
+        for opening in self._opening.values():
+            opening.cancel()
+        for opened in self._opened.values():
+            opened.stop_following()
         self._pools.close()
         self._background.shutdown(cancel_futures=True)
-        self._opened.close()
+        for opened in self._opened.values():
+            opened.close()
 
 
 def create_app(
@@ -291,15 +330,18 @@ def create_app(
             readiness.wait_for("the networks and the store")
             service = Service(settings, await opened(settings, open_adapters, readiness.wait_for))
             closing.callback(service.close)
-            await service.start(readiness.wait_for)
+            keys: KeyRing | None = app.state.keys
+            await service.start(readiness.wait_for, collections=keys.collections if keys else ())
         except Exception as error:
             # A fault that was foreseen says what to do; any other needs its traceback.
             log.error("start failed", exc_info=not isinstance(error, FirstsightError), detail=str(error))
             on_failed_start()
             return
-        app.state.use_cases, app.state.describe = service.use_cases, service.describe
+        app.state.use_cases_of, app.state.describe = service.use_cases_of, service.describe
         readiness.is_ready()
-        log.info("ready", **service.describe().model_dump(include={"version", "model", "store", "device", "classes"}))
+        log.info(
+            "ready", **service.describe(service.use_cases).model_dump(include={"version", "model", "store", "device", "classes"})
+        )
 
     app = FastAPI(
         title="Firstsight",
@@ -313,6 +355,7 @@ def create_app(
     )
     app.state.readiness = readiness
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    app.state.rate, app.state.count_call = settings.rate_limit, count_call_of(settings)
     app.state.writes = Writes()
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
@@ -337,6 +380,10 @@ async def opened(settings: Settings, open_adapters: Callable[[Settings], Adapter
                 log.warning("the start waits for the store", detail=away.detail)
             told = away.detail
             await asyncio.sleep(STORE_AGAIN_S)
+
+
+def count_call_of(settings: Settings) -> CountCall:
+    return Rates(settings.store if is_shared(settings.store) else None)
 
 
 def admission_limits(settings: Settings) -> AdmissionLimits:

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         default=None,
         description="JSON file of API keys, made by `firstsight keys create`, re-read within a second. Without it, all may call.",
     )
+    rate_limit: str | None = Field(
+        default=None,
+        pattern=r"^[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*$",
+        description="How often a key may call that has no rate of its own, such as `50/second` or `50/second;10000/hour`; more "
+        "is answered 429. With a Redis as the store all replicas count together.",
+    )
     allow_anonymous: bool = Field(
         default=False,
         description="Listen beyond loopback without keys all the same; for a machine whose network is closed otherwise.",

@@ -57,6 +57,7 @@ AT_HOME = {
     "faiss": ("app.adapters.index_faiss",),
     "cv2": ("app.adapters.local_features", "app.adapters.warp"),
     "sqlite3": ("app.adapters.store_sqlite",),
+    "limits": ("app.adapters.rates",),
     "redis": ("app.adapters.store_redis", "app.adapters.redis_server"),
     "fastapi": ("app.api", "app.main"),
     "starlette": ("app.api", "app.main", "app.server"),

@@ -15,18 +15,22 @@ from fastapi import Depends, Header, Path, Request
 from pydantic import BaseModel
 
 from app.api.admission import Ticket
+from app.api.auth import caller_of
 from app.api.bodies import BodyLimits, read_patch, read_picture, read_pictures
 from app.api.idempotency import Told, Write, Writes, write_of
 from app.api.problems import shortened
 from app.domain.changes import Position
 from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
+from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
 from app.service.collection import Collection
 from app.service.detect import Detect
 from app.service.enrol import Enrol
 from app.service.pools import Deadline
+
+log = logger(__name__)
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -47,16 +51,19 @@ class UseCases:
     classes: Classes
 
 
+UseCasesOf = Callable[[str], Awaitable[UseCases]]  # of a collection, by its name
+
+
 class Call:
     """One request as handlers see it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, use_cases: UseCases) -> None:
         self._request = request
         state = request.app.state
         self._limits: BodyLimits = state.body_limits
         self._timeout_s: float = state.request_timeout_s
         self._writes: Writes = state.writes
-        self.use_cases: UseCases = state.use_cases
+        self.use_cases = use_cases
 
     async def picture(self, *, box: str | None) -> Upload:
         return await read_picture(self._request, self._limits, box=box)
@@ -76,14 +83,30 @@ class Call:
 
     async def once(self, shape: type[Told], work: Callable[[Write], Awaitable[Told]], content: bytes, deadline: Deadline) -> Told:
         """The answer to a write. `content` stands for what is in the body. See `idempotency.py`."""
-        write = write_of(self._request, content, caller="")
+        key_id, collection_name = caller_of(self._request)
+        write = write_of(self._request, content, caller=key_id)
         told, again = await self._writes.once(write, shape, work, collection=self.use_cases.collection, deadline=deadline)
         collection, headers = self.use_cases.collection, headers_of(self._request)
         if again:
             headers["Idempotency-Replayed"] = "true"
             await collection.catch_up(deadline)  # this replica may not have seen yet what another has done and told
         headers["X-Version"] = str(collection.served.position)
+        self._audit(key_id, collection_name, told.version, again=again)
         return told
+
+    def _audit(self, key_id: str, collection_name: str, version: int, *, again: bool) -> None:
+        """A line for each write: who, where, which. The log of changes says by the version what was done."""
+        state = self._request.state
+        log.info(
+            "write",
+            request_id=state.request_id,
+            key=key_id,
+            collection=collection_name,
+            method=self._request.method,
+            route=self._request.scope["route"].path,
+            version=version,
+            replayed=again,
+        )
 
     def deadline(self) -> Deadline:
         """Counts from now: ask for it when the body is there, since how long that takes is up to the client's line."""
@@ -145,7 +168,8 @@ async def call_of(
         str | None, Header(description="An `X-Version` that was answered: what is told here is of that version or a later one.")
     ] = None,
 ) -> Call:
-    call = Call(request)
+    use_cases_of: UseCasesOf = request.app.state.use_cases_of
+    call = Call(request, await use_cases_of(caller_of(request)[1]))
     collection = call.use_cases.collection
     if x_min_version is not None:
         await collection.reach(position_of(x_min_version), Deadline.after(REACH_WITHIN_S))

@@ -73,6 +73,7 @@ class _Exchange:
         self._lingers = False
         given_id = headers.get("x-request-id", "")
         self.request_id = given_id if SAFE_REQUEST_ID.fullmatch(given_id) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.request_id
         self.status: int | None = None  # None until the response starts
 
     async def receive(self) -> Message:

@@ -14,14 +14,14 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from app.api.schemas import Versioned
+from app.api.schemas import ClassOut, EnrolmentReportOut, RemovedOut
 from app.domain.changes import Receipt
 from app.domain.values import Upload
 from app.errors import InvalidInput, KeyInProgress, KeyReused
 from app.service.collection import Collection
 from app.service.pools import Deadline
 
-Told = TypeVar("Told", bound=Versioned)
+Told = TypeVar("Told", EnrolmentReportOut, ClassOut, RemovedOut)  # what is told of a write, with the version that it made
 
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -33,7 +33,7 @@ class Write:
     key: str | None  # SHA-256 of whose it is and which, in hex
     fingerprint: str = ""
 
-    def receipt(self, answer: Versioned) -> Receipt | None:
+    def receipt(self, answer: ClassOut | EnrolmentReportOut | RemovedOut) -> Receipt | None:
         """For an answer whose version is not known yet."""
         if self.key is None:
             return None

@@ -38,12 +38,6 @@ class Outgoing(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
-class Versioned(Outgoing):
-    """What is told of a write: with the version that it made."""
-
-    version: int
-
-
 ClassName = Annotated[str, Field(alias="class", description="Class name, NFC-normalised.")]
 Similarity = Annotated[float, Field(ge=-1, le=1)]
 
@@ -176,7 +170,7 @@ class NearestClassOut(Outgoing):
         return cls(class_name=nearest.class_name, similarity=nearest.similarity)
 
 
-class EnrolmentReportOut(Versioned):
+class EnrolmentReportOut(Outgoing):
     class_name: ClassName
     version: int = Field(description="Of the class, after this.")
     dry_run: bool
@@ -343,7 +337,7 @@ class BatchOut(Outgoing):
     results: list[AnsweredItem | RefusedItem] = Field(description="In the order of the pictures.")
 
 
-class ClassOut(Versioned):
+class ClassOut(Outgoing):
     class_name: ClassName
     examples: int
     threshold: Similarity | None = Field(description="null while the class has no examples.")
@@ -389,7 +383,7 @@ class ExamplePageOut(Outgoing):
         return cls(examples=[ExampleOut.of(listed) for listed in page.examples], next_cursor=page.next_cursor)
 
 
-class RemovedOut(Versioned):
+class RemovedOut(Outgoing):
     version: int = Field(description="Of the change that removed it.")
 
 

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 
@@ -58,13 +58,10 @@ def enrol_until_killed(server: RedisServer, life: int, *, after: int) -> set[str
     told: list[str] = []
 
     def enrol(writer: int) -> None:
-        with closing(RedisStore(server.address)) as store:
+        with suppress(StoreUnavailable), closing(RedisStore(server.address)) as store:
             for number in count():
                 name = f"{life} {writer} {number}"
-                try:
-                    store.commit(added(name), expected=0, crops={"e0": name.encode()})
-                except StoreUnavailable:
-                    return
+                store.commit(added(name), expected=0, crops={"e0": name.encode()})
                 told.append(name)
 
     with ThreadPoolExecutor(WRITERS) as writers:
