@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from app.api.auth import DEFAULT_COLLECTION, Scope, create_key, read_keys, revoke_key
-from app.errors import InvalidSettings
+from app.errors import BackupRefused, IncompatibleStore, InvalidSettings, StoreUnavailable
 from app.logs import configure_logs
 from app.settings import read_settings
 
@@ -23,6 +23,8 @@ keys = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(keys, name="keys")
 
 KeyFileOption = Annotated[Path, typer.Option("--file", envvar="FIRSTSIGHT_API_KEYS_FILE", help="JSON; made if need be.")]
+
+CollectionOption = Annotated[str, typer.Option(help="Which collection.")]
 
 # What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -51,6 +53,31 @@ def serve() -> None:
     server.run()
     if server.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Made; a SQLite store, whatever FIRSTSIGHT_STORE is.")],
+    collection: CollectionOption = DEFAULT_COLLECTION,
+) -> None:
+    """Copy a collection of FIRSTSIGHT_STORE to a file. The service may run meanwhile."""
+    from app.backup import back_up
+
+    with faults_told():
+        back_up(read_settings().store, collection, file)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup.")],
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the classes that are there.")] = False,
+) -> None:
+    """Make a collection of FIRSTSIGHT_STORE what it was in a backup. A service on SQLite has to be stopped for it."""
+    from app.backup import restore
+
+    with faults_told():
+        restore(file, read_settings().store, collection, replace=replace)
 
 
 @keys.command("create")
@@ -88,7 +115,7 @@ def faults_told() -> Iterator[None]:
     """What can be put right with a sentence is told in one, without a traceback."""
     try:
         yield
-    except InvalidSettings as error:
+    except (InvalidSettings, BackupRefused, StoreUnavailable, IncompatibleStore) as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(1) from None
 

@@ -26,6 +26,7 @@
         ├── LogTrimmed              a follower fell behind the log, or the log was replaced: read a snapshot
         ├── CorruptModelSet
         ├── IncompatibleStore
+        ├── BackupRefused           a backup that cannot be made, or put where it should go
         └── InvalidSettings
 
 The message is made from the fields, so that two places never word one fault differently. No HTTP here:
@@ -183,6 +184,10 @@ class CorruptModelSet(ServiceFault):
 
 
 class IncompatibleStore(ServiceFault):
+    pass
+
+
+class BackupRefused(ServiceFault):
     pass
 
 

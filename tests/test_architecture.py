@@ -23,6 +23,7 @@ LEAVES = ("app.metrics", "app.logs")
 ALLOWED = {
     "app.main": ("app",),
     "app.cli": ("app",),
+    "app.backup": ("app.adapters", "app.service", "app.errors", "app.main"),
     "app.server": ("app.api", "app.errors"),
     "app.api": ("app.api", "app.service", "app.domain", "app.errors", *LEAVES),
     "app.service": ("app.service", "app.domain", "app.errors", *LEAVES),

@@ -229,6 +229,13 @@ class RedisStore:
         record, version = self._read(lambda: self._client.hmget(self._key(_receipt_key(key)), "record", "version"))
         return None if record is None else decode_receipt(key, record, int(version))
 
+    def clear(self) -> None:
+        """Removes the collection with all its keys. Replicas notice, and what is committed next begins a later epoch."""
+        with faults_named(self._address):
+            for key in self._client.scan_iter(match=_literally(self._prefix) + "*", count=1000):
+                self._client.delete(key)
+            self._script(OPEN, ("meta",), LAYOUT, max(self._new_epoch(), self._seen.epoch + 1))
+
     def close(self) -> None:
         with faults_named(self._address):
             self._client.close()
@@ -344,6 +351,11 @@ class RedisStore:
                 return read()
             except ConnectionLost:
                 return read()
+
+
+def _literally(text: str) -> str:
+    """A pattern of Redis that matches the text alone."""
+    return "".join(f"\\{character}" if character in "*?[]^\\" else character for character in text)
 
 
 def _receipt_key(key: str) -> str:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -295,6 +295,37 @@ class SqliteStore:
             yield
         except (sqlite3.Error, OSError) as fault:
             raise StoreUnavailable(f"The store {self._path} cannot be used: {fault}.") from fault
+
+
+def copy_file(source: Path, target: Path, *, now: Callable[[], float] | None = None) -> None:
+    """Copies a store as it is at one moment, while it is in use too, to a file that appears whole or not at all.
+
+    With `now` the copy begins an epoch of its own, as a restored store does. StoreUnavailable when either cannot be used.
+    """
+    if not source.is_file():
+        raise StoreUnavailable(f"There is no store {source}.")
+    beside = target.with_name(target.name + ".part")
+    try:
+        with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(beside)) as written:
+            read.backup(written)
+            (verdict,) = written.execute("PRAGMA quick_check").fetchone()
+            if verdict != "ok":
+                raise StoreUnavailable(f"The store {source} is damaged: {verdict}.")
+            if now is not None:
+                with written:
+                    written.execute("UPDATE log SET epoch = max(epoch + 1, ?)", (int(now() * 1000),))
+            written.execute("PRAGMA journal_mode = DELETE")  # so that the file is all there is
+        _flush(beside)
+        beside.replace(target)
+    except (sqlite3.Error, OSError) as fault:
+        raise StoreUnavailable(f"The store {source} cannot be copied to {target}: {fault}.") from fault
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _decode(record: bytes, examples: Sequence[bytes]) -> ClassState:

@@ -61,11 +61,22 @@ class ClassRefitted:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassRestored:
+    """A class with all that it had, out of a backup; it must not be there."""
+
+    class_name: str
+    examples: tuple[Example, ...]
+    model: ClassModel | None
+    user_threshold: float | None
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ClassRemoved:
     class_name: str
 
 
-Change = ExamplesAdded | ExampleRemoved | ClassConfigured | ClassRenamed | ClassRefitted | ClassRemoved
+Change = ExamplesAdded | ExampleRemoved | ClassConfigured | ClassRenamed | ClassRefitted | ClassRestored | ClassRemoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,9 @@ def fold_change(state: ClassState | None, committed: Committed) -> ClassState | 
     version, change = committed.version, committed.change
     if isinstance(change, ExamplesAdded) and state is None:
         return ClassState(change.class_name, version, _sorted(change.examples), change.model)
+    if isinstance(change, ClassRestored):
+        examples = _sorted(change.examples)
+        return ClassState(change.class_name, version, examples, change.model, change.user_threshold, change.metadata)
     if state is None:
         raise ValueError(f"change {version} is about class {change.class_name!r}, which does not exist")
     match change:
