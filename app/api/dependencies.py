@@ -91,7 +91,8 @@ class Call:
             headers["Idempotency-Replayed"] = "true"
             await collection.catch_up(deadline)  # this replica may not have seen yet what another has done and told
         headers["X-Version"] = str(collection.served.position)
-        self._audit(key_id, collection_name, told.version, again=again)
+        if write.came_to_commit or again:
+            self._audit(key_id, collection_name, told.version, again=again)
         return told
 
     def _audit(self, key_id: str, collection_name: str, version: int, *, again: bool) -> None:

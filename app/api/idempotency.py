@@ -26,15 +26,17 @@ Told = TypeVar("Told", EnrolmentReportOut, ClassOut, RemovedOut)  # what is told
 KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Write:
     """One write as it was asked for. Without a key it leaves no receipt."""
 
     key: str | None  # SHA-256 of whose it is and which, in hex
     fingerprint: str = ""
+    came_to_commit: bool = False  # a dry run does not, nor does an enrolment of what is there
 
     def receipt(self, answer: ClassOut | EnrolmentReportOut | RemovedOut) -> Receipt | None:
-        """For an answer whose version is not known yet."""
+        """For an answer whose version is not known yet; asked for when there is something to commit."""
+        self.came_to_commit = True
         if self.key is None:
             return None
         return Receipt(self.key, self.fingerprint, answer.model_dump(mode="json", by_alias=True, exclude={"version"}))

@@ -87,9 +87,15 @@ class Galleries:
         return self._move(self._followed)
 
     def keep_snapshot(self) -> None:
-        """Offers the store what is served, for faster starts."""
+        """Offers the store what is served, for faster starts. In the background, since it may take as long as a start."""
+        self._in_background(self._keep_snapshot)
+
+    def _keep_snapshot(self) -> None:
         served = self._current
-        self._store.keep_snapshot(served.gallery.version, lambda: replace(served.gallery.snapshot(), epoch=served.epoch))
+        try:
+            self._store.keep_snapshot(served.gallery.version, lambda: replace(served.gallery.snapshot(), epoch=served.epoch))
+        except Exception:
+            logger.exception("a snapshot for faster starts could not be kept")  # the next one will do
 
     def take(self, committed: Committed) -> None:
         """Serves what this process has just committed. Never fails: it is durable, and its caller must not hear otherwise.

@@ -16,6 +16,7 @@ from app.service.follow import Galleries
 log = logger(__name__)
 
 STALE_AFTER_S = 1.0  # without a look that went well; in a second every replica has seen what another has committed
+OFFER_EVERY_S = 5.0  # between offers of a snapshot, of which the store takes few
 
 
 class Replica:
@@ -24,6 +25,7 @@ class Replica:
         self._every_s = every_s
         self._clock = clock
         self._looked_at = clock()  # when the last look began that went well
+        self._offer_at = clock()
         self._away = False
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="replica", daemon=True)
@@ -43,7 +45,7 @@ class Replica:
         began = self._clock()
         try:
             self._galleries.advance()
-            self._galleries.keep_snapshot()
+            self._offer_snapshot()
         except FirstsightError as error:
             self._tell(error)
             return
@@ -63,6 +65,11 @@ class Replica:
                 self.look()
             except Exception:
                 log.exception("the store could not be followed")
+
+    def _offer_snapshot(self) -> None:
+        if self._clock() >= self._offer_at:
+            self._offer_at = self._clock() + OFFER_EVERY_S
+            self._galleries.keep_snapshot()
 
     def _tell(self, error: FirstsightError) -> None:
         """Once an outage, or the log would fill with it."""

@@ -9,7 +9,7 @@ from app.domain.changes import Committed
 from app.domain.gallery import NumpyIndex
 from app.errors import StoreAway
 from app.service.follow import Galleries
-from app.service.replica import STALE_AFTER_S, Replica
+from app.service.replica import OFFER_EVERY_S, STALE_AFTER_S, Replica
 from tests.conftest import Logged
 from tests.fakes import model_set_for_tests, prints_for_tests
 from tests.values import NETWORKS, added
@@ -84,6 +84,27 @@ def test_an_outage_is_told_once_and_its_end_too(store: Flaky, replica: Replica, 
     for store.away in (True, True, False, False):
         replica.look()
     assert [line["event"] for line in logged()] == ["store cannot be followed", "store is back"]
+
+
+def test_it_offers_the_store_a_snapshot_now_and_then(store: Flaky, clock: Clock, replica: Replica) -> None:
+    offered = []
+    store.keep_snapshot = lambda version, take: offered.append((version, take().version))  # type: ignore[method-assign]
+    store.commit(added("acme"), expected=0, crops={})
+    for clock.now in (0.0, OFFER_EVERY_S / 2, OFFER_EVERY_S):
+        replica.look()
+    assert offered == [(1, 1), (1, 1)]
+
+
+def test_a_snapshot_that_cannot_be_kept_makes_nothing_stale(
+    store: Flaky, replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(version: int, take: object) -> None:
+        raise StoreAway("full")
+
+    store.keep_snapshot = refuse  # type: ignore[method-assign]
+    replica.look()
+    assert replica.stale_s is None
+    assert "could not be kept" in caplog.text
 
 
 def test_it_looks_by_itself_until_it_is_closed(store: Flaky, galleries: Galleries) -> None:
