@@ -260,3 +260,18 @@ def test_a_receipt_that_comes_between_look_and_commit_is_seen_by_the_commit(
     monkeypatch.setattr(store, "find_receipt", lambda key: None)
     with pytest.raises(KeyInProgress):
         store.commit(added("other"), expected=0, crops={}, receipt=receipt)
+
+
+def test_a_class_that_changes_between_look_and_commit_is_a_conflict_in_the_commit(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, quick = open_store(), open_store()
+    enrol(quick, "acme")
+    head = slow._head_of("acme")
+    quick.commit(added("acme", ids="quick"), expected=1, crops={})
+    before = plain(quick.snapshot())
+    monkeypatch.setattr(slow, "_head_of", lambda class_name: head)  # what it had read before the other was quicker
+    with pytest.raises(VersionConflict) as conflict:
+        slow.commit(added("acme", ids="slow"), expected=1, crops={})
+    assert (conflict.value.expected, conflict.value.found) == (1, 2)
+    assert plain(quick.snapshot()) == before
