@@ -13,9 +13,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.api.auth import Scope, create_key
+from app.api.auth import DEFAULT_COLLECTION, Scope, create_key, read_keys, revoke_key
 from app.commands import classes, evaluate, folder, here, pictures, watch
-from app.errors import InvalidSettings
+from app.errors import BackupRefused, IncompatibleStore, InvalidSettings, StoreUnavailable
 from app.logs import configure_logs
 from app.settings import read_settings
 
@@ -25,6 +25,10 @@ app = typer.Typer(
     help="Show it a new brand or product once; from the next request on it is recognised in other pictures.",
 )
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
+
+KeyFileOption = Annotated[Path, typer.Option("--file", envvar="FIRSTSIGHT_API_KEYS_FILE", help="JSON; made if need be.")]
+
+CollectionOption = Annotated[str, typer.Option(help="Which collection.")]
 
 # What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -55,6 +59,31 @@ def serve() -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Made; a SQLite store, whatever FIRSTSIGHT_STORE is.")],
+    collection: CollectionOption = DEFAULT_COLLECTION,
+) -> None:
+    """Copy a collection of FIRSTSIGHT_STORE to a file. The service may run meanwhile."""
+    from app.backup import back_up
+
+    with faults_told():
+        back_up(read_settings().store, collection, file)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup.")],
+    collection: CollectionOption = DEFAULT_COLLECTION,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the classes that are there.")] = False,
+) -> None:
+    """Make a collection of FIRSTSIGHT_STORE what it was in a backup. A service on SQLite has to be stopped for it."""
+    from app.backup import restore
+
+    with faults_told():
+        restore(file, read_settings().store, collection, replace=replace)
+
+
 app.command()(pictures.enrol)
 app.command("enrol-folder")(folder.enrol_folder)
 app.command()(pictures.classify)
@@ -71,13 +100,30 @@ app.add_typer(here.models, name="models")
 def print_new_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="A name to know the key by, such as shop-app.")],
     scope: Annotated[str, typer.Option(help="read, enrol (and read) or admin (everything).")] = "read",
-    file: Annotated[Path, typer.Option(envvar="FIRSTSIGHT_API_KEYS_FILE", help="Made if need be.")] = Path("keys.json"),
+    collection: Annotated[str, typer.Option(help="The classes that it sees: those of one collection.")] = DEFAULT_COLLECTION,
+    rate: Annotated[str | None, typer.Option(help="How often it may call, such as 50/second.")] = None,
+    file: KeyFileOption = Path("keys.json"),
 ) -> None:
     """Add an API key to the key file, and print it: this once, only its hash is kept."""
     with faults_told():
         if scope.upper() not in Scope.__members__:
             raise InvalidSettings([f"--scope is read, enrol or admin, not {scope!r}"])
-        typer.echo(create_key(file, key_id=key_id, scope=Scope[scope.upper()]))
+        typer.echo(create_key(file, key_id=key_id, scope=Scope[scope.upper()], collection=collection, rate=rate))
+
+
+@keys.command("revoke")
+def drop_key(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeyFileOption = Path("keys.json")) -> None:
+    """Remove an API key from the key file. Running services refuse it within a second."""
+    with faults_told():
+        revoke_key(file, key_id=key_id)
+
+
+@keys.command("list")
+def print_keys(file: KeyFileOption = Path("keys.json")) -> None:
+    """Print who has keys: id, scope, collection, rate."""
+    with faults_told():
+        for key in read_keys(file):
+            typer.echo(f"{key.id}\t{key.scope.name.lower()}\t{key.collection}\t{key.rate or '-'}")
 
 
 @contextmanager
@@ -85,7 +131,7 @@ def faults_told() -> Iterator[None]:
     """What can be put right with a sentence is told in one, without a traceback."""
     try:
         yield
-    except InvalidSettings as error:
+    except (InvalidSettings, BackupRefused, StoreUnavailable, IncompatibleStore) as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(1) from None
 

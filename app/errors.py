@@ -4,7 +4,8 @@
     ├── CallerError                 the request is wrong; the same request will fail again
     │   ├── MalformedRequest        unreadable HTTP, multipart or JSON
     │   ├── InvalidInput            readable, but a field breaks a limit
-    │   │   └── InvalidPicture      a known format that cannot be used: truncated, animated, too small
+    │   │   ├── InvalidPicture      a known format that cannot be used: truncated, animated, too small
+    │   │   └── KeyReused           an Idempotency-Key that stands for another request
     │   ├── UnsupportedPicture      no known picture format
     │   ├── TooLarge                more bytes or pixels than accepted
     │   ├── Unauthenticated, Forbidden
@@ -15,12 +16,17 @@
     ├── LimitReached                ours, and passing: try again later
     │   ├── Starting                not ready yet
     │   ├── Overloaded
+    │   ├── RateExceeded            a key calls more often than it may
+    │   ├── KeyInProgress           the request with this Idempotency-Key has not been answered yet
+    │   ├── Behind                  this replica has not yet seen the version that is asked for
     │   └── DeadlinePassed
     └── ServiceFault                ours: an operator must look
         ├── StoreUnavailable
-        ├── LogTrimmed              a follower fell behind the log: read a snapshot
+        │   └── StoreAway           it may come back by itself, so a start waits for it
+        ├── LogTrimmed              a follower fell behind the log, or the log was replaced: read a snapshot
         ├── CorruptModelSet
         ├── IncompatibleStore
+        ├── BackupRefused           a backup that cannot be made, or put where it should go
         └── InvalidSettings
 
 The message is made from the fields, so that two places never word one fault differently. No HTTP here:
@@ -58,6 +64,14 @@ class InvalidInput(CallerError):
 
 class InvalidPicture(InvalidInput):
     pass
+
+
+class KeyReused(InvalidInput):
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was sent with another request: take a new key for each write, and the same for its retries.",
+            field="Idempotency-Key",
+        )
 
 
 class UnsupportedPicture(CallerError):
@@ -130,6 +144,21 @@ class Overloaded(LimitReached):
     pass
 
 
+class RateExceeded(LimitReached):
+    def __init__(self, key_id: str, rate: str, *, retry_after_s: int) -> None:
+        super().__init__(f"The key {key_id!r} may call {rate}.", limit=rate, retry_after_s=retry_after_s)
+
+
+class KeyInProgress(LimitReached):
+    def __init__(self) -> None:
+        super().__init__("The request with this Idempotency-Key is still at work: send it again to hear what came of it.")
+
+
+class Behind(LimitReached):
+    def __init__(self, *, wanted: str, found: str) -> None:
+        super().__init__(f"This replica is at version {found}, not yet at {wanted}.", limit=found)
+
+
 class DeadlinePassed(LimitReached):
     pass
 
@@ -142,6 +171,10 @@ class StoreUnavailable(ServiceFault):
     pass
 
 
+class StoreAway(StoreUnavailable):
+    pass
+
+
 class LogTrimmed(ServiceFault):
     pass
 
@@ -151,6 +184,10 @@ class CorruptModelSet(ServiceFault):
 
 
 class IncompatibleStore(ServiceFault):
+    pass
+
+
+class BackupRefused(ServiceFault):
     pass
 
 

@@ -7,7 +7,8 @@ and `/readyz` says how far that is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,16 +26,19 @@ from app.adapters.index_faiss import FaissIndex, FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
 from app.adapters.networks import open_embedder, open_synthesizer
+from app.adapters.rates import Rates
 from app.adapters.store_memory import MemoryStore
+from app.adapters.store_redis import RedisStore
 from app.adapters.store_sqlite import SqliteStore
 from app.adapters.warp import rectify
 from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
-from app.api.auth import KeyRing
+from app.api.auth import DEFAULT_COLLECTION, CountCall, KeyRing
 from app.api.bodies import BodyLimits
 from app.api.console import console_router, read_console
 from app.api.dependencies import UseCases
 from app.api.edge import Edge
+from app.api.idempotency import Writes
 from app.api.openapi import install_openapi
 from app.api.problems import install_problem_handlers
 from app.api.readiness import Readiness
@@ -42,7 +46,7 @@ from app.api.schemas import InfoOut, LimitsOut
 from app.domain.model_set import ModelSet
 from app.domain.prints import CodeBook, Prints
 from app.domain.representatives import fit_class
-from app.errors import FirstsightError
+from app.errors import FirstsightError, Starting, StoreAway
 from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
@@ -54,12 +58,14 @@ from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
 from app.service.ports import Embedder, PointFinder, Store, Synthesizer
+from app.service.replica import Replica
 from app.service.verify import Verifier
 from app.settings import Settings
 
 log = logger(__name__)
 
 API_VERSION = "0.1"  # of the description in docs/openapi.json
+STORE_AGAIN_S = 1.0  # between looks for a store that is away at the start
 PIXELS_PER_MEGAPIXEL = 1_000_000
 CONSOLE = Path(__file__).parent / "console"
 
@@ -75,10 +81,20 @@ class Adapters:
     words: NDArray[np.uint8]  # (w, 128) code book of the points
     synthesize: Synthesizer
     codec: PictureCodec
-    store: Store
+    store: Store  # of the default collection
+    open_store: Callable[[str], Store]  # of another collection, by its name
 
 
 def open_adapters(settings: Settings) -> Adapters:
+    store = open_store(settings.store, allow_weak_redis=settings.allow_weak_redis)
+    try:
+        return open_networks(settings, store)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_networks(settings: Settings, store: Store) -> Adapters:
     loaded = read_model_set(settings.models_dir, synthesis=settings.synthesis == "on")
     # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
     embedder = open_embedder(loaded, threads=1, device=settings.device)
@@ -90,7 +106,8 @@ def open_adapters(settings: Settings) -> Adapters:
         words=loaded.points.words,
         synthesize=open_synthesizer(loaded),
         codec=picture_codec(settings),
-        store=open_store(settings.store),
+        store=store,
+        open_store=partial(open_store, settings.store, allow_weak_redis=settings.allow_weak_redis),
     )
 
 
@@ -103,23 +120,38 @@ def picture_codec(settings: Settings) -> PictureCodec:
     )
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, collection: str = DEFAULT_COLLECTION, *, allow_weak_redis: bool = False) -> Store:
     kind, _, path = address.partition("://")
-    return MemoryStore() if kind == "memory" else SqliteStore(Path(path.removeprefix("/")))
+    match kind:
+        case "memory":
+            return MemoryStore(epoch=int(time.time() * 1000))
+        case "sqlite":
+            return SqliteStore(file_of(Path(path.removeprefix("/")), collection))
+        case _:
+            return RedisStore(address, collection=collection, may_be_weak=allow_weak_redis)
 
 
-class Service:
-    """The use cases, wired to opened adapters, and what they run on."""
+def file_of(path: Path, collection: str) -> Path:
+    """Each collection has a file of its own, beside that of the default one."""
+    return path if collection == DEFAULT_COLLECTION else path.with_stem(f"{path.stem}-{collection}")
 
-    def __init__(self, settings: Settings, adapters: Adapters) -> None:
-        self._settings = settings
-        self._adapters = adapters
-        self._version = software_version()
+
+def is_shared(address: str) -> bool:
+    """Whether other processes write to the store."""
+    return not address.startswith(("memory:", "sqlite:"))
+
+
+class OpenCollection:
+    """One collection with its store: what is served of it, and the use cases on it."""
+
+    def __init__(
+        self, settings: Settings, adapters: Adapters, store: Store, pools: Pools, background: ThreadPoolExecutor
+    ) -> None:
+        self._store = store
+        self._pools = pools
         model_set, codec = adapters.model_set, adapters.codec
-        self._pools = pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
-        self._galleries = Galleries(
-            adapters.store,
+        self._galleries = galleries = Galleries(
+            store,
             make_index=FaissIndex,
             networks=model_set.provenance.networks,
             prints=Prints(
@@ -127,18 +159,21 @@ class Service:
                 code_book=CodeBook(adapters.words),
                 make_index=partial(FaissPointIndex, words=len(adapters.words)),
             ),
-            in_background=self._background.submit,
+            in_background=background.submit,
         )
-        self._collection = collection = Collection(
-            store=adapters.store, galleries=self._galleries, pools=pools, keep_crops=settings.store_images == "crop"
+        self._replica = Replica(galleries, every_s=settings.follow_every_s) if is_shared(settings.store) else None
+        self.collection = collection = Collection(
+            store=store,
+            galleries=galleries,
+            pools=pools,
+            keep_crops=settings.store_images == "crop",
+            stale_s=lambda: self._replica.stale_s if self._replica else None,
         )
         crop_embedder = CropEmbedder(
             codec=codec, embedder=adapters.embedder, find_points=adapters.find_points, view_shares=model_set.view_shares
         )
         fit = partial(fit_class, model_set=model_set, synthesize=adapters.synthesize)
-        self._migrate = Migrate(
-            store=adapters.store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance
-        )
+        self._migrate = Migrate(store=store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance)
         verifier = Verifier(
             find_points=adapters.find_points,
             embed_places=PlaceEmbedder(rectify=rectify, embedder=adapters.embedder),
@@ -146,6 +181,7 @@ class Service:
             mode=settings.verify,
         )
         self.use_cases = UseCases(
+            collection=collection,
             enrol=Enrol(
                 collection=collection,
                 pools=pools,
@@ -178,17 +214,69 @@ class Service:
         )
 
     async def start(self, wait_for: Callable[[str], None]) -> None:
-        """Makes everything ready to answer. `wait_for` is told what comes next."""
         await self._migrate(lambda done, total: wait_for(f"the new model set: {done} of {total} classes are fitted to it"))
         wait_for("the index")
         await self._pools.store(self._galleries.start, deadline=Deadline.never())
+        if self._replica:
+            self._replica.start()
+
+    def stop_following(self) -> None:
+        if self._replica:
+            self._replica.close()
+
+    def close(self) -> None:
+        """Once nothing runs on it any more."""
+        self._store.close()
+
+
+class Service:
+    """The collections, and what they all run on."""
+
+    def __init__(self, settings: Settings, adapters: Adapters) -> None:
+        self._settings = settings
+        self._adapters = adapters
+        self._version = software_version()
+        self._pools = Pools(decode_workers=settings.decode_threads, inference_workers=settings.inference_threads)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        default = OpenCollection(settings, adapters, adapters.store, self._pools, self._background)
+        self._opened = {DEFAULT_COLLECTION: default}
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self.use_cases = default.use_cases
+
+    async def start(self, wait_for: Callable[[str], None], *, collections: Iterable[str] = ()) -> None:
+        """Makes everything ready to answer, on these collections beside the default one. `wait_for` is told what comes next."""
+        await self._opened[DEFAULT_COLLECTION].start(wait_for)
+        for name in sorted(set(collections) - {DEFAULT_COLLECTION}):
+            wait_for("the collections")
+            await self._open(name)
         wait_for("a first picture through the networks")
         side_px = self._adapters.embedder.side_px
         await self._pools.infer(self._adapters.embedder, np.zeros((1, side_px, side_px, 3), np.uint8), deadline=Deadline.never())
-        metrics.watch_gallery(lambda: self._collection.served.gallery)
+        metrics.watch_gallery(lambda: [opened.collection.gallery for opened in self._opened.values()])
+        metrics.watch_staleness(lambda: max(opened.collection.stale_s() or 0 for opened in self._opened.values()))
 
-    def describe(self) -> InfoOut:
-        settings, model_set, gallery = self._settings, self._adapters.model_set, self._collection.served.gallery
+    async def use_cases_of(self, collection: str) -> UseCases:
+        """Those of a collection. One that a key has just been made for is opened first; its caller is told to come again."""
+        opened = self._opened.get(collection)
+        if opened is not None:
+            return opened.use_cases
+        opening = self._opening.get(collection)
+        if opening is None or opening.done():
+            self._opening[collection] = asyncio.create_task(self._open(collection))
+        raise Starting("its collection")
+
+    async def _open(self, name: str) -> None:
+        try:
+            store = await asyncio.to_thread(self._adapters.open_store, name)
+            opened = OpenCollection(self._settings, self._adapters, store, self._pools, self._background)
+            await opened.start(lambda what: None)
+        except FirstsightError as error:  # the next caller has it tried again
+            log.error("a collection could not be opened", collection=name, detail=error.detail)
+            return
+        self._opened[name] = opened
+
+    def describe(self, use_cases: UseCases) -> InfoOut:
+        settings, model_set, gallery = self._settings, self._adapters.model_set, use_cases.collection.gallery
         return InfoOut(
             version=self._version,
             model=model_set.id,
@@ -211,10 +299,15 @@ class Service:
         )
 
     def close(self) -> None:
-        """Waits for what runs, then closes the store."""
+        """Waits for what runs, then closes the stores."""
+        for opening in self._opening.values():
+            opening.cancel()
+        for opened in self._opened.values():
+            opened.stop_following()
         self._pools.close()
         self._background.shutdown(cancel_futures=True)
-        self._adapters.store.close()
+        for opened in self._opened.values():
+            opened.close()
 
 
 def create_app(
@@ -237,17 +330,20 @@ def create_app(
     async def start(app: FastAPI, closing: ExitStack) -> None:
         try:
             readiness.wait_for("the networks and the store")
-            service = Service(settings, await asyncio.to_thread(open_adapters, settings))
+            service = Service(settings, await opened(settings, open_adapters, readiness.wait_for))
             closing.callback(service.close)
-            await service.start(readiness.wait_for)
+            keys: KeyRing | None = app.state.keys
+            await service.start(readiness.wait_for, collections=keys.collections if keys else ())
         except Exception as error:
             # A fault that was foreseen says what to do; any other needs its traceback.
             log.error("start failed", exc_info=not isinstance(error, FirstsightError), detail=str(error))
             on_failed_start()
             return
-        app.state.use_cases, app.state.describe = service.use_cases, service.describe
+        app.state.use_cases_of, app.state.describe = service.use_cases_of, service.describe
         readiness.is_ready()
-        log.info("ready", **service.describe().model_dump(include={"version", "model", "store", "device", "classes"}))
+        log.info(
+            "ready", **service.describe(service.use_cases).model_dump(include={"version", "model", "store", "device", "classes"})
+        )
 
     app = FastAPI(
         title="Firstsight",
@@ -261,6 +357,8 @@ def create_app(
     )
     app.state.readiness = readiness
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
+    app.state.rate, app.state.count_call = settings.rate_limit, count_call_of(settings)
+    app.state.writes = Writes()
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
     for routes in (classify, detect, examples, classes, info):
@@ -271,6 +369,24 @@ def create_app(
     app.add_middleware(AdmissionMiddleware, admission=Admission(admission_limits(settings)), readiness=readiness)
     app.add_middleware(Edge)  # what is added last is outermost
     return app
+
+
+async def opened(settings: Settings, open_adapters: Callable[[Settings], Adapters], wait_for: Callable[[str], None]) -> Adapters:
+    """The adapters; a store that is away may come back, and is waited for."""
+    told = None
+    while True:
+        try:
+            return await asyncio.to_thread(open_adapters, settings)
+        except StoreAway as away:
+            wait_for(f"the store: {away.detail}")
+            if away.detail != told:
+                log.warning("the start waits for the store", detail=away.detail)
+            told = away.detail
+            await asyncio.sleep(STORE_AGAIN_S)
+
+
+def count_call_of(settings: Settings) -> CountCall:
+    return Rates(settings.store if is_shared(settings.store) else None)
 
 
 def admission_limits(settings: Settings) -> AdmissionLimits:

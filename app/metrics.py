@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -43,14 +43,20 @@ _detections = Counter(
 )
 _refusals = Counter(
     "firstsight_refusals_total",
-    "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, DeadlinePassed.",
+    "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, "
+    "DeadlinePassed, Behind, KeyInProgress, RateExceeded.",
     ["reason"],
     registry=_REGISTRY,
 )
 _abandoned = Counter("firstsight_abandoned_total", "Requests whose client left before the answer.", registry=_REGISTRY)
 _admitted = Gauge("firstsight_admitted_pictures", "Pictures admitted and not yet answered.", registry=_REGISTRY)
-_classes = Gauge("firstsight_classes", "Classes in the gallery that is served.", registry=_REGISTRY)
-_version = Gauge("firstsight_version", "Version of the gallery that is served.", registry=_REGISTRY)
+_classes = Gauge("firstsight_classes", "Classes that are served, of all collections.", registry=_REGISTRY)
+_version = Gauge(
+    "firstsight_version", "Version of the gallery that is served; with several collections their sum.", registry=_REGISTRY
+)
+_stale = Gauge(
+    "firstsight_stale_seconds", "Seconds for which a shared store could not be followed; 0 when it can.", registry=_REGISTRY
+)
 _ready = Gauge("firstsight_ready", "1 when the service is ready to answer, else 0.", registry=_REGISTRY)
 
 
@@ -105,10 +111,14 @@ class Watched(Protocol):
     def __len__(self) -> int: ...
 
 
-def watch_gallery(gallery: Callable[[], Watched]) -> None:
-    """Reports on whatever gallery is served when the metrics are read."""
-    _classes.set_function(lambda: len(gallery()))
-    _version.set_function(lambda: gallery().version)
+def watch_gallery(galleries: Callable[[], Sequence[Watched]]) -> None:
+    """Reports on whatever galleries are served when the metrics are read."""
+    _classes.set_function(lambda: sum(map(len, galleries())))
+    _version.set_function(lambda: sum(gallery.version for gallery in galleries()))
+
+
+def watch_staleness(stale_s: Callable[[], int]) -> None:
+    _stale.set_function(stale_s)
 
 
 def set_ready(ready: bool) -> None:

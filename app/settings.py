@@ -21,6 +21,7 @@ from app.errors import InvalidSettings
 
 PREFIX = "FIRSTSIGHT_"
 OF_CALLERS = frozenset({f"{PREFIX}URL", f"{PREFIX}API_KEY"})  # read by the commands that call a service
+PASSWORD = re.compile("//.*@")  # with what else of an address stands before the host
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # "<quota> <period>" in microseconds, or "max <period>"
 
 
@@ -44,7 +45,19 @@ class Settings(BaseSettings):
     store: str = Field(
         default="sqlite:///var/firstsight.db",
         description="Where classes, examples and their crops are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or "
-        "`memory://`, which forgets everything at the end.",
+        "`memory://`, which forgets everything at the end. For several replicas a Redis: `redis://:password@host:port/0`, "
+        "`rediss://` for TLS, `redis+sentinel://:password@host:port,host:port/service`, `redis+cluster://:password@host:port`.",
+    )
+    allow_weak_redis: bool = Field(
+        default=False,
+        description="Use a Redis that could lose what it acknowledges: one without `appendonly yes`, `appendfsync always`, "
+        "`no-appendfsync-on-rewrite no` and `maxmemory-policy noeviction`, or one that does not tell.",
+    )
+    follow_every_s: float = Field(
+        default=0.05,
+        gt=0,
+        le=60,
+        description="Seconds between looks at a Redis for what other replicas have committed. A look costs Redis some 50 µs.",
     )
     store_images: Literal["crop", "none"] = Field(
         default="crop",
@@ -57,6 +70,12 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         default=None,
         description="JSON file of API keys, made by `firstsight keys create`, re-read within a second. Without it, all may call.",
+    )
+    rate_limit: str | None = Field(
+        default=None,
+        pattern=r"^[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*$",
+        description="How often a key may call that has no rate of its own, such as `50/second` or `50/second;10000/hour`; more "
+        "is answered 429. With a Redis as the store all replicas count together.",
     )
     allow_anonymous: bool = Field(
         default=False,
@@ -144,8 +163,11 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _is_known_store(cls, store: str) -> str:
-        if not re.fullmatch(r"sqlite:///.+|memory://", store):
-            raise ValueError("must be sqlite:///relative/path, sqlite:////absolute/path or memory://")
+        if not re.fullmatch(r"sqlite:///.+|memory://|(rediss?|redis\+cluster)://.+|redis\+sentinel://[^/]+/.+", store):
+            raise ValueError(
+                "must be sqlite:///relative/path, sqlite:////absolute/path, memory://, redis://host, rediss://host, "
+                "redis+cluster://host or redis+sentinel://host/service"
+            )
         if Path(store.removeprefix("sqlite:///")) == Path(":memory:"):
             raise ValueError("is no file but SQLite's memory, which forgets everything at the end; if that is meant, memory://")
         return store
@@ -215,7 +237,8 @@ def is_loopback(host: str) -> bool:
 
 def _faults_in(error: ValidationError) -> Iterable[str]:
     for fault in error.errors():
-        yield f"{PREFIX}{str(fault['loc'][0]).upper()}={fault['input']}: {fault['msg'].removeprefix('Value error, ')}"
+        value = PASSWORD.sub("//***@", str(fault["input"]))
+        yield f"{PREFIX}{str(fault['loc'][0]).upper()}={value}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _default_of(field: FieldInfo) -> str:

@@ -41,6 +41,7 @@ def fake_adapters(settings: Settings, *, store: Store | None = None) -> Adapters
         synthesize=no_synthesis,
         codec=picture_codec(settings),
         store=store or MemoryStore(),
+        open_store=lambda collection: MemoryStore(),
     )
 
 

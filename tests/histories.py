@@ -12,6 +12,7 @@ from app.domain.changes import (
     ClassRefitted,
     ClassRemoved,
     ClassRenamed,
+    ClassRestored,
     Committed,
     ExampleRemoved,
     ExamplesAdded,
@@ -38,7 +39,7 @@ class Expecting:
 def histories(max_moves: int = 20) -> st.SearchStrategy[list[Expecting]]:
     """Changes that can be committed one after the other; the first makes version 1."""
     move = st.tuples(
-        st.sampled_from(("enrol", "enrol", "forget", "configure", "rename", "refit", "remove")),
+        st.sampled_from(("enrol", "enrol", "forget", "configure", "rename", "refit", "remove", "restore")),
         st.sampled_from(NAMES),
         st.sampled_from(NAMES),  # where a rename goes
         st.lists(st.sampled_from(range(len(VECTORS))), min_size=1, max_size=3),  # representatives
@@ -83,6 +84,9 @@ def _change_of(move: tuple, states: dict[str, ClassState], version: int) -> Chan
     state = states.get(name)
     if kind == "enrol":
         return ExamplesAdded(name, (example_of(f"{version}", vectors[0], points=version % 3),), model_of(*vectors))
+    if kind == "restore" and state is None:
+        examples = tuple(example_of(f"{version} {place}", vector, points=place) for place, vector in enumerate(vectors))
+        return ClassRestored(name, examples, model_of(*vectors), threshold, metadata)
     if state is None:
         return None
     if kind == "forget" and state.examples:

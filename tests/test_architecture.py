@@ -23,6 +23,7 @@ LEAVES = ("app.metrics", "app.logs")
 ALLOWED = {
     "app.main": ("app",),
     "app.cli": ("app",),
+    "app.backup": ("app.adapters", "app.service", "app.errors", "app.main"),
     "app.server": ("app.api", "app.errors"),
     "app.api": ("app.api", "app.service", "app.domain", "app.errors", *LEAVES),
     "app.service": ("app.service", "app.domain", "app.errors", *LEAVES),
@@ -61,6 +62,8 @@ AT_HOME = {
     "faiss": ("app.adapters.index_faiss",),
     "cv2": ("app.adapters.local_features", "app.adapters.warp"),
     "sqlite3": ("app.adapters.store_sqlite",),
+    "limits": ("app.adapters.rates",),
+    "redis": ("app.adapters.store_redis", "app.adapters.redis_server"),
     "fastapi": ("app.api", "app.main"),
     "starlette": ("app.api", "app.main", "app.server"),
     "uvicorn": ("app.server",),

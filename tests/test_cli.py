@@ -34,7 +34,23 @@ def test_a_new_key_is_printed_once_and_works(tmp_path: Path) -> None:
     assert (key.id, key.scope) == ("shop-app", Scope.ENROL)
 
 
-@pytest.mark.parametrize("arguments", [["a", "--scope", "root"], ["not a name"], ["taken"]])
+def test_keys_are_listed_and_revoked(tmp_path: Path) -> None:
+    file = str(tmp_path / "keys.json")
+    run(app, ["keys", "create", "shop-app", "--collection", "shop", "--rate", "50/second", "--file", file])
+    run(app, ["keys", "create", "other", "--scope", "admin", "--file", file])
+
+    before = run(app, ["keys", "list", "--file", file]).stdout.splitlines()
+    run(app, ["keys", "revoke", "shop-app", "--file", file])
+
+    assert before == ["shop-app\tread\tshop\t50/second", "other\tadmin\tdefault\t-"]
+    assert run(app, ["keys", "list", "--file", file]).stdout.splitlines() == before[1:]
+    assert run(app, ["keys", "revoke", "shop-app", "--file", file]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["a", "--scope", "root"], ["not a name"], ["taken"], ["a", "--collection", "A/b"], ["a", "--rate", "often"]],
+)
 def test_a_key_that_cannot_be_made_is_told_in_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
     file = tmp_path / "keys.json"
     run(app, ["keys", "create", "taken", "--file", str(file)])

@@ -145,6 +145,13 @@ def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(
     assert wanted.exists()
 
 
+def test_each_collection_has_a_file_of_its_own(tmp_path: Path) -> None:
+    for collection in ("default", "shop"):
+        open_store(f"sqlite:///{tmp_path}/here.db", collection).close()
+
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["here-shop.db", "here.db"]
+
+
 def test_the_memory_store_has_no_path() -> None:
     assert isinstance(open_store("memory://"), MemoryStore)
 

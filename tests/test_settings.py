@@ -118,3 +118,22 @@ def test_cores_are_those_that_the_container_may_use(
         (tmp_path / "cpu.max").write_text(quota)
 
     assert allowed_cores() == cores
+
+
+def test_a_password_in_an_address_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTSIGHT_STORE", "rediss+nothing://:secret@host")
+
+    with pytest.raises(InvalidSettings) as fault:
+        read_settings()
+
+    assert "secret" not in str(fault.value)
+    assert "host" in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://:p@host:1/0", "rediss://host", "redis+cluster://host:7000", "redis+sentinel://a:1,b:2/pictures"]
+)
+def test_an_address_of_a_redis_is_a_store(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("FIRSTSIGHT_STORE", address)
+
+    assert read_settings().store == address

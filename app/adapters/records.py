@@ -24,8 +24,10 @@ from app.domain.changes import (
     ClassRefitted,
     ClassRemoved,
     ClassRenamed,
+    ClassRestored,
     ExampleRemoved,
     ExamplesAdded,
+    Receipt,
 )
 from app.domain.values import DESCRIPTOR_SIZE, Box, ClassModel, ClassState, Example, FloatArray, Points, Provenance
 from app.errors import IncompatibleStore, StoreUnavailable
@@ -81,6 +83,9 @@ def decode_change(record: bytes) -> Change:
             return ClassRenamed(name, fields["new_name"], fields["user_threshold"], fields["metadata"])
         case "class_refitted":
             return ClassRefitted(name, _examples(fields["examples"], data), _model(fields["model"], data))
+        case "class_restored":
+            examples, model = _examples(fields["examples"], data), _model_or_none(fields["model"], data)
+            return ClassRestored(name, examples, model, fields["user_threshold"], fields["metadata"])
         case "class_removed":
             return ClassRemoved(name)
         case kind:
@@ -123,6 +128,17 @@ def decode_example(record: bytes) -> Example:
     return _example(*_open(record))
 
 
+def encode_receipt(receipt: Receipt) -> bytes:
+    """All but its key and its version, which stand beside it."""
+    return _seal({"fingerprint": receipt.fingerprint, "answer": receipt.answer}, _Arrays())
+
+
+def decode_receipt(key: str, record: bytes, version: int) -> Receipt:
+    """Raises StoreUnavailable for a damaged record, IncompatibleStore for one of a newer format."""
+    fields, _ = _open(record)
+    return Receipt(key, fields["fingerprint"], fields["answer"], version)
+
+
 def _change_fields(change: Change, arrays: _Arrays) -> Fields:
     fields: Fields = {"class": change.class_name}
     match change:
@@ -142,6 +158,11 @@ def _change_fields(change: Change, arrays: _Arrays) -> Fields:
         case ClassRenamed():
             configured = {"user_threshold": change.user_threshold, "metadata": change.metadata}
             return fields | {"kind": "class_renamed", "new_name": change.new_name} | configured
+        case ClassRestored():
+            examples = [_example_fields(example, arrays) for example in change.examples]
+            configured = {"user_threshold": change.user_threshold, "metadata": change.metadata}
+            model = _model_fields(change.model, arrays)
+            return fields | {"kind": "class_restored", "examples": examples, "model": model} | configured
         case ClassRemoved():
             return fields | {"kind": "class_removed"}
 

@@ -12,20 +12,40 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 
-from app.adapters.records import decode_change, decode_class, decode_example, encode_change, encode_class, encode_example
-from app.domain.changes import Change, ClassRefitted, ClassRenamed, Committed, ExampleRemoved, Snapshot, fold_expected
+from app.adapters.records import (
+    decode_change,
+    decode_class,
+    decode_example,
+    decode_receipt,
+    encode_change,
+    encode_class,
+    encode_example,
+    encode_receipt,
+)
+from app.domain.changes import (
+    RECEIPTS_KEPT_S,
+    Change,
+    ClassRefitted,
+    ClassRenamed,
+    Committed,
+    ExampleRemoved,
+    Receipt,
+    Snapshot,
+    fold_expected,
+)
 from app.domain.values import ClassState
-from app.errors import IncompatibleStore, LogTrimmed, NameTaken, StoreUnavailable
+from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, NameTaken, StoreUnavailable
 
-SCHEMA_VERSION = 2  # kept in the file as SQLite's user_version
+SCHEMA_VERSION = 3  # kept in the file as SQLite's user_version
 SCHEMA = {
     "classes": """
         id INTEGER PRIMARY KEY,  -- what examples and crops refer to, so that a rename moves neither
@@ -49,7 +69,17 @@ SCHEMA = {
         written INTEGER NOT NULL,  -- bytes of all records up to and with this one, those that are trimmed too
         record BLOB NOT NULL
     """,
+    "receipts": """
+        key TEXT PRIMARY KEY,
+        version INTEGER NOT NULL,
+        until INTEGER NOT NULL,  -- seconds since 1970, after which it may go
+        record BLOB NOT NULL
+    """,
+    "log": """
+        epoch INTEGER NOT NULL  -- one row; see `Position`
+    """,
 }
+SINCE_3 = ("receipts", "log")
 # Keeps the newest change, whatever its size: versions count on from it.
 TRIM = """
     DELETE FROM changes WHERE version < max(
@@ -67,15 +97,23 @@ COPY_FROM_1 = """
 
 class SqliteStore:
     def __init__(
-        self, path: Path, *, keep_changes: int = 10_000, keep_bytes: int = 64 * 2**20, busy_timeout_s: float = 2.0
+        self,
+        path: Path,
+        *,
+        keep_changes: int = 10_000,
+        keep_bytes: int = 64 * 2**20,
+        busy_timeout_s: float = 2.0,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Opens the file, or makes it and its folders, or brings one of an older schema up to this one.
 
         Followers may fall `keep_changes` behind, or `keep_bytes` of changes, before they must read a snapshot.
-        `busy_timeout_s` is how long another program, such as a backup, may hold SQLite's own lock before a call fails. Raises
-        StoreUnavailable when the file cannot be used or another process has it, IncompatibleStore when it is not of this format.
+        `busy_timeout_s` is how long another program, such as a backup, may hold SQLite's own lock before a call fails. `now` in
+        seconds since 1970. Raises StoreUnavailable when the file cannot be used or another process has it, IncompatibleStore
+        when it is not of this format.
         """
         self._path = path
+        self._now = now
         self._kept = {"keep_changes": keep_changes, "keep_bytes": keep_bytes}
         self._lock = Lock()  # over the one connection, so that all reads under it are of one version
         with self._faults_named(), ExitStack() as opened:
@@ -84,10 +122,13 @@ class SqliteStore:
             self._connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
             opened.callback(self._connection.close)
             self._prepare()
+            (self._epoch,) = self._connection.execute("SELECT epoch FROM log").fetchone()
             self._opened = opened.pop_all()
 
-    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         with self._transaction():
+            if receipt is not None and self._receipt_of(receipt.key):
+                raise KeyInProgress
             committed = Committed(self._last_version() + 1, change)
             # Folded without the examples it has, the class comes back with those to write: the ones that the change brings.
             state = fold_expected(self._find(change.class_name), committed, expected=expected)
@@ -97,6 +138,8 @@ class SqliteStore:
             self._replace(change.class_name, state)
             self._keep_crops(change.class_name, crops)
             self._append(committed)
+            if receipt is not None:
+                self._keep_receipt(receipt, committed.version)
         return committed.version
 
     def snapshot(self) -> Snapshot:
@@ -106,12 +149,14 @@ class SqliteStore:
             query = "SELECT class_id, record FROM examples ORDER BY class_id, example_id"
             examples = self._connection.execute(query).fetchall()
         by_class = {class_id: [record for _, record in rows] for class_id, rows in groupby(examples, key=itemgetter(0))}
-        return Snapshot(version, tuple(_decode(record, by_class.get(class_id, ())) for class_id, record in classes))
+        return Snapshot(version, tuple(_decode(record, by_class.get(class_id, ())) for class_id, record in classes), self._epoch)
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         with self._reading():
             query = "SELECT version, record FROM changes WHERE version > ? ORDER BY version LIMIT ?"
             rows = self._connection.execute(query, (after, limit)).fetchall()
+        if epoch not in (None, self._epoch):
+            raise LogTrimmed(f"The log is of epoch {self._epoch}, not {epoch}.")
         if rows and rows[0][0] != after + 1:
             raise LogTrimmed(f"The log begins at change {rows[0][0]}, after {after} it has a gap.")
         return [Committed(version, decode_change(record)) for version, record in rows]
@@ -121,6 +166,13 @@ class SqliteStore:
             query = "SELECT data FROM crops JOIN classes ON id = class_id WHERE name = ? AND example_id = ?"
             row = self._connection.execute(query, (class_name, example_id)).fetchone()
         return None if row is None else bytes(row[0])
+
+    def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        pass  # a file is read whole in one piece, and nobody else waits
+
+    def find_receipt(self, key: str) -> Receipt | None:
+        with self._reading():
+            return self._receipt_of(key)
 
     def close(self) -> None:
         with self._reading():
@@ -142,15 +194,19 @@ class SqliteStore:
         self._connection.execute("PRAGMA foreign_keys = ON")
         if not tables or found < SCHEMA_VERSION:  # else opening writes nothing, and waits for nobody's lock
             with self._transaction():
-                if tables:
-                    self._upgrade_from_1()
-                else:
-                    self._make_tables(*SCHEMA)
+                self._upgrade(found if tables else None)
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _make_tables(self, *names: str) -> None:
         for name in names:
             self._connection.execute(f"CREATE TABLE {name} ({SCHEMA[name]})")
+
+    def _upgrade(self, found: int | None) -> None:
+        """From the schema that was found; None: from nothing."""
+        if found == 1:
+            self._upgrade_from_1()
+        self._make_tables(*(SINCE_3 if found else SCHEMA))
+        self._connection.execute("INSERT INTO log VALUES (?)", (int(self._now() * 1000),))
 
     def _upgrade_from_1(self) -> None:
         """In schema 1 the record of a class had its examples in it, and the log did not count its bytes."""
@@ -199,6 +255,16 @@ class SqliteStore:
         insert = "INSERT OR REPLACE INTO crops SELECT id, ?, ? FROM classes WHERE name = ?"
         self._connection.executemany(insert, [(example_id, data, class_name) for example_id, data in crops.items()])
 
+    def _receipt_of(self, key: str) -> Receipt | None:
+        query = "SELECT record, version FROM receipts WHERE key = ? AND until > ?"
+        row = self._connection.execute(query, (key, self._now())).fetchone()
+        return None if row is None else decode_receipt(key, *row)
+
+    def _keep_receipt(self, receipt: Receipt, version: int) -> None:
+        self._connection.execute("DELETE FROM receipts WHERE until <= ?", (self._now(),))
+        row = (receipt.key, version, self._now() + RECEIPTS_KEPT_S, encode_receipt(receipt))
+        self._connection.execute("INSERT INTO receipts VALUES (?, ?, ?, ?)", row)
+
     def _append(self, committed: Committed) -> None:
         record = encode_change(committed.change)
         insert = "INSERT INTO changes SELECT ?, ? + ifnull((SELECT written FROM changes WHERE version = ?), 0), ?"
@@ -229,6 +295,37 @@ class SqliteStore:
             yield
         except (sqlite3.Error, OSError) as fault:
             raise StoreUnavailable(f"The store {self._path} cannot be used: {fault}.") from fault
+
+
+def copy_file(source: Path, target: Path, *, now: Callable[[], float] | None = None) -> None:
+    """Copies a store as it is at one moment, while it is in use too, to a file that appears whole or not at all.
+
+    With `now` the copy begins an epoch of its own, as a restored store does. StoreUnavailable when either cannot be used.
+    """
+    if not source.is_file():
+        raise StoreUnavailable(f"There is no store {source}.")
+    beside = target.with_name(target.name + ".part")
+    try:
+        with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(beside)) as written:
+            read.backup(written)
+            (verdict,) = written.execute("PRAGMA quick_check").fetchone()
+            if verdict != "ok":
+                raise StoreUnavailable(f"The store {source} is damaged: {verdict}.")
+            if now is not None:
+                with written:
+                    written.execute("UPDATE log SET epoch = max(epoch + 1, ?)", (int(now() * 1000),))
+            written.execute("PRAGMA journal_mode = DELETE")  # so that the file is all there is
+        _flush(beside)
+        beside.replace(target)
+    except (sqlite3.Error, OSError) as fault:
+        raise StoreUnavailable(f"The store {source} cannot be copied to {target}: {fault}.") from fault
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _decode(record: bytes, examples: Sequence[bytes]) -> ClassState:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from app.errors import Forbidden, InvalidSettings, Unauthenticated
+from app.errors import Forbidden, InvalidSettings, RateExceeded, Unauthenticated
 from app.logs import logger
 
 log = logger(__name__)
@@ -24,6 +25,15 @@ log = logger(__name__)
 RECHECK_S = 0.5  # half of the second within which a revoked key has to stop working
 KEY_PREFIX = "fs_"  # so that a leaked key can be searched for
 KEY_BYTES = 32
+
+
+DEFAULT_COLLECTION = "default"  # of keys that name no other, and of everybody where there are no keys
+RATE = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*")
+
+
+# Key id and rate -> None when the call is within it, else the whole seconds until another may be. Not a Protocol of ports.py,
+# since the command that makes keys comes here too, and is to load no numpy.
+CountCall = Callable[[str, str], Awaitable[int | None]]
 
 
 class Scope(IntEnum):
@@ -41,13 +51,20 @@ ScopeName = Annotated[
 ]
 
 
+def _checked_rate(rate: str | None) -> str | None:
+    if rate is not None and not RATE.fullmatch(rate):
+        raise ValueError("is a rate such as 100/second, 6000/minute or 10/second;1000/hour")
+    return rate
+
+
 class Key(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(pattern=r"^[\w.-]{1,64}$")  # for people; it may be logged
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     scope: ScopeName
-    collection: Literal["default"] = "default"
+    collection: str = Field(default=DEFAULT_COLLECTION, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")  # all that it may see
+    rate: Annotated[str | None, AfterValidator(_checked_rate)] = None  # such as 100/second; None: the one in the settings
 
 
 class KeyFile(BaseModel):
@@ -66,6 +83,11 @@ class KeyRing:
         self._checked_at = now()
         self._stamp = _stamp_of(path)
         self._keys = _read(path).keys
+
+    @property
+    def collections(self) -> frozenset[str]:
+        """Those that any key is bound to."""
+        return frozenset(key.collection for key in self._keys)
 
     def find(self, presented: str) -> Key | None:
         self._follow_file()
@@ -89,15 +111,29 @@ class KeyRing:
             log.error("keys not re-read", detail=error.detail)
 
 
-def create_key(path: Path, *, key_id: str, scope: Scope) -> str:
+def create_key(path: Path, *, key_id: str, scope: Scope, collection: str = DEFAULT_COLLECTION, rate: str | None = None) -> str:
     """Adds a key to the file, which is made if need be, and returns it. It is not kept anywhere."""
     keys = _read(path).keys if os.path.exists(path) else ()  # not Path's, which raises where the folder may not be searched
     if any(key.id == key_id for key in keys):
         raise InvalidSettings([f"{path} has a key {key_id!r} already"])
     presented = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
     digest = hashlib.sha256(presented.encode()).hexdigest()
-    _write(path, KeyFile(keys=(*keys, _valid(path, {"id": key_id, "sha256": digest, "scope": scope}))))
+    entry = {"id": key_id, "sha256": digest, "scope": scope, "collection": collection, "rate": rate}
+    _write(path, KeyFile(keys=(*keys, _valid(path, entry))))
     return presented
+
+
+def revoke_key(path: Path, *, key_id: str) -> None:
+    """Removes a key from the file; it stops working within a second."""
+    keys = _read(path).keys
+    left = tuple(key for key in keys if key.id != key_id)
+    if len(left) == len(keys):
+        raise InvalidSettings([f"{path} has no key {key_id!r}"])
+    _write(path, KeyFile(keys=left))
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    return _read(path).keys
 
 
 bearer = HTTPBearer(auto_error=False, description="An API key, where the service runs with keys.")
@@ -118,8 +154,26 @@ def needs(scope: Scope) -> Any:
                 f"The key {key.id!r} has scope {key.scope.name.lower()}; this needs {scope.name.lower()}.",
                 limit=scope.name.lower(),
             )
+        await _count(request, key)
+        request.state.key = key
 
     return Security(check)
+
+
+def caller_of(request: Request) -> tuple[str, str]:
+    """Id of the key and its collection; where nobody is asked for keys, all are one caller of the one collection."""
+    key: Key | None = getattr(request.state, "key", None)
+    return ("", DEFAULT_COLLECTION) if key is None else (key.id, key.collection)
+
+
+async def _count(request: Request, key: Key) -> None:
+    rate = key.rate or request.app.state.rate
+    if rate is None:
+        return
+    count_call: CountCall = request.app.state.count_call
+    wait_s = await count_call(key.id, rate)
+    if wait_s is not None:
+        raise RateExceeded(key.id, rate, retry_after_s=wait_s)
 
 
 def _read(path: Path) -> KeyFile:

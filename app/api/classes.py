@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import Scope, needs
-from app.api.dependencies import CallDep, ClassNameDep, ExpectedDep, NoParameters
+from app.api.dependencies import CallDep, ClassNameDep, ExpectedDep, MayBeSentAgain, NoParameters
+from app.api.idempotency import Write
 from app.api.openapi import CLASS_PATCH
 from app.api.problems import problem_responses
 from app.api.schemas import ClassOut, ClassPageOut, ClassPatch, PageParameters, RemovedOut
-from app.domain.values import ClassState, class_name_of
+from app.domain.values import class_name_of
 from app.service.classes import UNCHANGED
 
 router = APIRouter(tags=["classes"], responses=problem_responses(401, 403, 422, 503))
@@ -26,12 +27,12 @@ async def list_classes(page: Annotated[PageParameters, Query()], call: CallDep) 
 @router.get("/classes/{name}", dependencies=[needs(Scope.READ), NoParameters], responses=problem_responses(404))
 async def read_class(name: ClassNameDep, call: CallDep, response: Response) -> ClassOut:
     """Reads one class."""
-    return _shown(call.use_cases.classes.get(name), response)
+    return _shown(ClassOut.of(call.use_cases.classes.get(name)), response)
 
 
 @router.patch(
     "/classes/{name}",
-    dependencies=[needs(Scope.ENROL), NoParameters],
+    dependencies=[needs(Scope.ENROL), NoParameters, MayBeSentAgain],
     openapi_extra=CLASS_PATCH,
     responses=problem_responses(400, 404, 409, 412, 413),
 )
@@ -39,23 +40,39 @@ async def change_class(name: ClassNameDep, expected: ExpectedDep, call: CallDep,
     """Renames a class, or sets its threshold or metadata, all in one change."""
     patch = await call.patch(ClassPatch)
     given = patch.model_fields_set
-    state = await call.use_cases.classes.configure(
-        name,
-        new_name=UNCHANGED if patch.name is None else class_name_of(patch.name),
-        threshold=patch.threshold if "threshold" in given else UNCHANGED,
-        metadata=UNCHANGED if patch.metadata is None else patch.metadata,
-        expected=expected,
-        deadline=call.deadline(),
-    )
-    return _shown(state, response)
+    deadline = call.deadline()
+
+    async def changed(write: Write) -> ClassOut:
+        state = await call.use_cases.classes.configure(
+            name,
+            new_name=UNCHANGED if patch.name is None else class_name_of(patch.name),
+            threshold=patch.threshold if "threshold" in given else UNCHANGED,
+            metadata=UNCHANGED if patch.metadata is None else patch.metadata,
+            expected=expected,
+            deadline=deadline,
+            receipt_of=lambda state: write.receipt(ClassOut.of(state)),
+        )
+        return ClassOut.of(state)
+
+    content = patch.model_dump_json(exclude_unset=True).encode()
+    return _shown(await call.once(ClassOut, changed, content, deadline), response)
 
 
-@router.delete("/classes/{name}", dependencies=[needs(Scope.ADMIN), NoParameters], responses=problem_responses(404, 412))
+@router.delete(
+    "/classes/{name}", dependencies=[needs(Scope.ADMIN), NoParameters, MayBeSentAgain], responses=problem_responses(404, 409, 412)
+)
 async def remove_class(name: ClassNameDep, expected: ExpectedDep, call: CallDep) -> RemovedOut:
     """Deletes a class with all its examples."""
-    return RemovedOut(version=await call.use_cases.classes.remove(name, expected=expected, deadline=call.deadline()))
+    deadline = call.deadline()
+
+    async def removed(write: Write) -> RemovedOut:
+        receipt = write.receipt(RemovedOut(version=0))
+        version = await call.use_cases.classes.remove(name, expected=expected, deadline=deadline, receipt=receipt)
+        return RemovedOut(version=version)
+
+    return await call.once(RemovedOut, removed, b"", deadline)
 
 
-def _shown(state: ClassState, response: Response) -> ClassOut:
-    response.headers["ETag"] = f'"{state.version}"'
-    return ClassOut.of(state)
+def _shown(told: ClassOut, response: Response) -> ClassOut:
+    response.headers["ETag"] = f'"{told.version}"'
+    return told

@@ -73,6 +73,7 @@ class _Exchange:
         self._lingers = False
         given_id = headers.get("x-request-id", "")
         self.request_id = given_id if SAFE_REQUEST_ID.fullmatch(given_id) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.request_id
         self.status: int | None = None  # None until the response starts
 
     async def receive(self) -> Message:
@@ -87,6 +88,8 @@ class _Exchange:
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
+            for name, value in self._scope.get("state", {}).get("headers", {}).items():
+                headers[name] = value
             if self._lingers:
                 headers["Connection"] = "close"
         elif self._lingers:

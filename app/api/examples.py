@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.api.auth import Scope, needs
-from app.api.dependencies import CallDep, ClassNameDep, ExampleId, ExpectedDep, NoIfMatch, NoParameters
+from app.api.dependencies import CallDep, ClassNameDep, ExampleId, ExpectedDep, MayBeSentAgain, NoIfMatch, NoParameters
+from app.api.idempotency import Write, content_of
 from app.api.openapi import SEVERAL_PICTURES
 from app.api.problems import problem_responses
 from app.api.schemas import EnrolmentReportOut, EnrolParameters, ExampleOut, ExamplePageOut, PageParameters, RemovedOut
@@ -20,18 +21,29 @@ CREATED = 201  # something was stored; 200 when not: a repeat, or a dry run
 @router.post(
     "/classes/{name}/examples",
     status_code=CREATED,
-    dependencies=[needs(Scope.ENROL), NoIfMatch],
+    dependencies=[needs(Scope.ENROL), NoIfMatch, MayBeSentAgain],
     openapi_extra=SEVERAL_PICTURES,
-    responses={200: {"model": EnrolmentReportOut, "description": "Nothing was stored"}, **problem_responses(400, 413, 415)},
+    responses={200: {"model": EnrolmentReportOut, "description": "Nothing was stored"}, **problem_responses(400, 409, 413, 415)},
 )
 async def enrol(
     name: ClassNameDep, query: Annotated[EnrolParameters, Query()], call: CallDep, response: Response
 ) -> EnrolmentReportOut:
     """Adds pictures to a class, which is created when new. From the next request on, it is recognised."""
     uploads = await call.pictures(box=query.box)
-    report = await call.use_cases.enrol(name, uploads, dry_run=query.dry_run, deadline=call.deadline())
-    response.status_code = CREATED if report.stored else 200
-    return EnrolmentReportOut.of(report)
+    deadline = call.deadline()
+
+    async def enrolled(write: Write) -> EnrolmentReportOut:
+        report = await call.use_cases.enrol(
+            name,
+            uploads,
+            dry_run=query.dry_run,
+            deadline=deadline,
+            receipt_of=lambda report: write.receipt(EnrolmentReportOut.of(report)),
+        )
+        response.status_code = CREATED if report.stored else 200
+        return EnrolmentReportOut.of(report)
+
+    return await call.once(EnrolmentReportOut, enrolled, content_of(uploads), deadline)
 
 
 @router.get("/classes/{name}/examples", dependencies=[needs(Scope.READ)])
@@ -47,11 +59,21 @@ async def read_example(name: ClassNameDep, id: ExampleId, call: CallDep) -> Exam
     return ExampleOut.of(await call.use_cases.classes.example(name, id, deadline=call.deadline()))
 
 
-@router.delete("/classes/{name}/examples/{id}", dependencies=[needs(Scope.ENROL), NoParameters], responses=problem_responses(412))
+@router.delete(
+    "/classes/{name}/examples/{id}",
+    dependencies=[needs(Scope.ENROL), NoParameters, MayBeSentAgain],
+    responses=problem_responses(409, 412),
+)
 async def remove_example(name: ClassNameDep, id: ExampleId, expected: ExpectedDep, call: CallDep) -> RemovedOut:  # noqa: A002
     """Removes one example. A class with none left stays, and never answers."""
-    version = await call.use_cases.classes.remove_example(name, id, expected=expected, deadline=call.deadline())
-    return RemovedOut(version=version)
+    deadline = call.deadline()
+
+    async def removed(write: Write) -> RemovedOut:
+        receipt = write.receipt(RemovedOut(version=0))
+        version = await call.use_cases.classes.remove_example(name, id, expected=expected, deadline=deadline, receipt=receipt)
+        return RemovedOut(version=version)
+
+    return await call.once(RemovedOut, removed, b"", deadline)
 
 
 @router.get(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import metrics
 from app.api.auth import Scope, needs
-from app.api.dependencies import NoParameters
+from app.api.dependencies import CallDep, NoParameters, UseCases
 from app.api.problems import problem_responses
 from app.api.readiness import Readiness
 from app.api.schemas import AliveOut, InfoOut, ReadyOut
@@ -19,10 +19,10 @@ UNAVAILABLE = 503
 
 
 @router.get("/info", dependencies=[needs(Scope.READ), NoParameters], responses=problem_responses(401, 403, 422, 503))
-async def info(request: Request) -> InfoOut:
+async def info(request: Request, call: CallDep) -> InfoOut:
     """Says what runs here: versions, networks, store, classes, limits."""
-    describe: Callable[[], InfoOut] = request.app.state.describe
-    return describe()
+    describe: Callable[[UseCases], InfoOut] = request.app.state.describe
+    return describe(call.use_cases)
 
 
 @router.get("/healthz")

@@ -23,6 +23,7 @@ from app.domain.changes import (
     ClassRefitted,
     ClassRemoved,
     ClassRenamed,
+    ClassRestored,
     Committed,
     ExampleRemoved,
     ExamplesAdded,
@@ -204,6 +205,8 @@ class Prints:
                 return self._without(name, change.example_id)
             case ClassRefitted():
                 return self._without(name)._with(self._comparable(name, change.examples, change.model))
+            case ClassRestored():
+                return self._with(self._comparable(name, change.examples, change.model) if change.model else [])
             case ClassRenamed():
                 renamed = [Printed(change.new_name, one.example) for part in self.parts for one in part.living(name)]
                 return self._without(name)._with(renamed)

@@ -12,11 +12,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from app.domain.changes import Change, ClassConfigured, ClassRemoved, ClassRenamed, Committed, ExampleRemoved, fold_change
+from app.domain.changes import (
+    Change,
+    ClassConfigured,
+    ClassRemoved,
+    ClassRenamed,
+    Committed,
+    ExampleRemoved,
+    Receipt,
+    fold_change,
+)
 from app.domain.representatives import similarities_to_rest
 from app.domain.values import ClassModel, ClassState, Example
 from app.errors import InvalidInput, NotFound, UnknownExample, VersionConflict
-from app.service.collection import Collection
+from app.service.collection import Collection, no_receipt
 from app.service.pools import Deadline, Pools
 
 MAX_METADATA_BYTES = 4096  # of compact JSON in UTF-8; design section 3
@@ -76,6 +85,7 @@ class Classes:
         metadata: Mapping[str, Any] | Unchanged = UNCHANGED,
         expected: int | None = None,
         deadline: Deadline,
+        receipt_of: Callable[[ClassState], Receipt | None] = no_receipt,
     ) -> ClassState:
         """The class after the change. A `threshold` of None returns to the computed one. Raises NameTaken."""
         _check_threshold(threshold)
@@ -88,13 +98,19 @@ class Classes:
                 return ClassConfigured(class_name, user_threshold, new_metadata)
             return ClassRenamed(class_name, new_name, user_threshold, new_metadata)
 
-        before, committed = await self._change(class_name, configured, expected, deadline)
-        return cast(ClassState, fold_change(before, committed))  # only a removal leaves no class
+        def receipt(before: ClassState, change: Change) -> Receipt | None:
+            return receipt_of(_changed(before, Committed(0, change)))
 
-    async def remove(self, class_name: str, *, expected: int | None = None, deadline: Deadline) -> int:
+        return _changed(*await self._change(class_name, configured, expected, deadline, receipt))
+
+    async def remove(
+        self, class_name: str, *, expected: int | None = None, deadline: Deadline, receipt: Receipt | None = None
+    ) -> int:
         """Returns the version of the removal."""
-        _, committed = await self._change(class_name, lambda state: ClassRemoved(state.name), expected, deadline)
-        return committed.version
+        removed = await self._change(
+            class_name, lambda state: ClassRemoved(state.name), expected, deadline, lambda before, change: receipt
+        )
+        return removed[1].version
 
     async def examples(self, class_name: str, limit: int, cursor: str | None, *, deadline: Deadline) -> ExamplePage:
         """Up to `limit` examples by id, as in `page`."""
@@ -110,7 +126,15 @@ class Classes:
         (listed,) = await self._pools.infer(_listed, examples, slice(position, position + 1), deadline=deadline)
         return listed
 
-    async def remove_example(self, class_name: str, example_id: str, *, expected: int | None = None, deadline: Deadline) -> int:
+    async def remove_example(
+        self,
+        class_name: str,
+        example_id: str,
+        *,
+        expected: int | None = None,
+        deadline: Deadline,
+        receipt: Receipt | None = None,
+    ) -> int:
         """Fits the class again without the example. A class may have none left, and then never answers."""
 
         def without_it(state: ClassState) -> Change:
@@ -118,8 +142,8 @@ class Classes:
             rest = state.examples[:position] + state.examples[position + 1 :]
             return ExampleRemoved(class_name, example_id, self._fit(rest) if rest else None)
 
-        _, committed = await self._change(class_name, without_it, expected, deadline)
-        return committed.version
+        removed = await self._change(class_name, without_it, expected, deadline, lambda before, change: receipt)
+        return removed[1].version
 
     async def crop(self, class_name: str, example_id: str, *, deadline: Deadline) -> bytes:
         """The stored crop, encoded as JPEG. UnknownExample, or NotFound where crops are not stored."""
@@ -130,7 +154,12 @@ class Classes:
         return crop
 
     async def _change(
-        self, class_name: str, change_of: Callable[[ClassState], Change], expected: int | None, deadline: Deadline
+        self,
+        class_name: str,
+        change_of: Callable[[ClassState], Change],
+        expected: int | None,
+        deadline: Deadline,
+        receipt_of: Callable[[ClassState, Change], Receipt | None],
     ) -> tuple[ClassState, Committed]:
         """Commits the change that a class as it is asks for; again, if somebody else changed the class in between."""
         while True:
@@ -139,10 +168,15 @@ class Classes:
                 raise VersionConflict(class_name, expected=expected, found=state.version)
             change = await self._pools.infer(change_of, state, deadline=deadline)
             try:
-                version = await self._collection.commit(change, expected=state.version, deadline=deadline)
+                receipt = receipt_of(state, change)
+                version = await self._collection.commit(change, expected=state.version, deadline=deadline, receipt=receipt)
                 return state, Committed(version, change)
             except VersionConflict:
                 await self._collection.catch_up(deadline)
+
+
+def _changed(before: ClassState, committed: Committed) -> ClassState:
+    return cast(ClassState, fold_change(before, committed))  # only a removal leaves no class
 
 
 def _check_threshold(threshold: float | Unchanged | None) -> None:

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from app.domain.changes import ExamplesAdded
+from app.domain.changes import ExamplesAdded, Receipt
 from app.domain.checks import WarningLimits, picture_warnings, print_warnings, support_warnings
 from app.domain.values import Box, ClassModel, Example, ExampleWarning, Picture, PixelArray, Upload
 from app.domain.verification import Finds
 from app.errors import InvalidInput, VersionConflict
-from app.service.collection import Collection
+from app.service.collection import Collection, no_receipt
 from app.service.embed import CROP_SIDE_PX, CropEmbedder, CropViews, PictureCodec
 from app.service.follow import Served
 from app.service.pools import Deadline, Pools, stage
@@ -101,7 +101,16 @@ class Enrol:
         self._limits = limits
         self._max_examples = max_examples  # of a class
 
-    async def __call__(self, class_name: str, uploads: Sequence[Upload], *, dry_run: bool, deadline: Deadline) -> EnrolmentReport:
+    async def __call__(
+        self,
+        class_name: str,
+        uploads: Sequence[Upload],
+        *,
+        dry_run: bool,
+        deadline: Deadline,
+        receipt_of: Callable[[EnrolmentReport], Receipt | None] = no_receipt,
+    ) -> EnrolmentReport:
+        """`receipt_of` makes what is committed along with the pictures, of a report whose version is not known yet."""
         # One bad picture refuses them all.
         offers = await self._pools.for_each(uploads, lambda upload: self._read(upload, deadline))
         while True:
@@ -109,7 +118,7 @@ class Enrol:
             if dry_run or not proposal.change.examples:
                 return proposal.report
             try:
-                return await self._commit(proposal, offers, deadline)
+                return await self._commit(proposal, offers, receipt_of(proposal.report), deadline)
             except VersionConflict:
                 # Somebody else changed the class in between: fit it again with what they added. The deadline ends this.
                 await self._collection.catch_up(deadline)
@@ -175,10 +184,14 @@ class Enrol:
         by_print = print_warnings(example, own, self._verifier.print_of_other(finds, class_name), self._limits)
         return EnrolledExample(example.id, example.box, offer.warnings + _each_code_once((*by_look, *by_print)))
 
-    async def _commit(self, proposal: _Proposal, offers: Sequence[_Offer], deadline: Deadline) -> EnrolmentReport:
+    async def _commit(
+        self, proposal: _Proposal, offers: Sequence[_Offer], receipt: Receipt | None, deadline: Deadline
+    ) -> EnrolmentReport:
         added = {example.id for example in proposal.change.examples}
         crops = {offer.example.id: offer.crop for offer in offers if offer.example.id in added}
-        version = await self._collection.commit(proposal.change, expected=proposal.report.version, crops=crops, deadline=deadline)
+        version = await self._collection.commit(
+            proposal.change, expected=proposal.report.version, crops=crops, receipt=receipt, deadline=deadline
+        )
         return replace(proposal.report, version=version, stored=True)
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
-from app.domain.changes import Committed
+from app.domain.changes import Committed, Position
 from app.domain.gallery import Gallery
 from app.domain.prints import Prints
 from app.domain.values import ClassState, FloatArray
@@ -27,9 +27,14 @@ class Served:
     gallery: Gallery
     index: Index
     prints: Prints
+    epoch: int = 0  # of the log that the gallery is folded from
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.gallery.version)
 
     def fold(self, *changes: Committed) -> Served:
-        return Served(self.gallery.fold(*changes), self.index, self.prints.fold(*changes))
+        return Served(self.gallery.fold(*changes), self.index, self.prints.fold(*changes), self.epoch)
 
     @property
     def needs_compaction(self) -> bool:
@@ -81,6 +86,17 @@ class Galleries:
         """Follows the store to its end. What was committed before the call is in what comes back, and in `current`."""
         return self._move(self._followed)
 
+    def keep_snapshot(self) -> None:
+        """Offers the store what is served, for faster starts. In the background, since it may take as long as a start."""
+        self._in_background(self._keep_snapshot)
+
+    def _keep_snapshot(self) -> None:
+        served = self._current
+        try:
+            self._store.keep_snapshot(served.gallery.version, lambda: replace(served.gallery.snapshot(), epoch=served.epoch))
+        except Exception:
+            logger.exception("a snapshot for faster starts could not be kept")  # the next one will do
+
     def take(self, committed: Committed) -> None:
         """Serves what this process has just committed. Never fails: it is durable, and its caller must not hear otherwise.
 
@@ -114,16 +130,17 @@ class Galleries:
             logger.exception("the store could not be followed")
             self._behind = True
 
-    def _serve(self, gallery: Gallery, prints: Prints) -> Served:
-        return Served(gallery, self._make_index(gallery.block.representatives()), prints)
+    def _serve(self, gallery: Gallery, prints: Prints, epoch: int) -> Served:
+        return Served(gallery, self._make_index(gallery.block.representatives()), prints, epoch)
 
     def _reread(self) -> Served:
         snapshot, before = self._store.snapshot(), self._current
-        return self._serve(Gallery.from_snapshot(snapshot, before.gallery.networks), before.prints.from_snapshot(snapshot))
+        gallery = Gallery.from_snapshot(snapshot, before.gallery.networks)
+        return self._serve(gallery, before.prints.from_snapshot(snapshot), snapshot.epoch)
 
     def _followed(self, served: Served) -> Served:
         try:
-            while changes := self._store.follow(served.gallery.version):
+            while changes := self._store.follow(served.gallery.version, epoch=served.epoch):
                 served = served.fold(*changes)
         except LogTrimmed:
             return self._reread()
@@ -132,15 +149,15 @@ class Galleries:
     def _compacted(self, served: Served) -> Served:
         prints = served.prints.compacted()
         if served.gallery.needs_compaction:
-            return self._serve(served.gallery.compacted(), prints)
-        return Served(served.gallery, served.index, prints)
+            return self._serve(served.gallery.compacted(), prints, served.epoch)
+        return Served(served.gallery, served.index, prints, served.epoch)
 
     def _compact(self) -> None:
         # The long part runs without the lock; what is committed meanwhile is folded onto the new block before it is served.
         try:
             compacted = self._compacted(self._current)
             with self._advancing:
-                self._current = self._followed(compacted)
+                self._current = self._followed(compacted)  # or read whole, if the log was replaced meanwhile
         except Exception:
             # Nobody waits for this thread. The old block still answers, and the next commit tries again.
             logger.exception("compaction of the gallery failed")

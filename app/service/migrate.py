@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from app.domain.changes import ClassRefitted
 from app.domain.values import ClassModel, ClassState, Example, Points, Provenance
-from app.errors import IncompatibleStore
+from app.errors import IncompatibleStore, VersionConflict
 from app.logs import logger
 from app.service.embed import CropEmbedder
 from app.service.pools import Deadline, Pools
@@ -41,11 +41,14 @@ class Migrate:
 
     async def __call__(self, report: Progress) -> None:
         """IncompatibleStore, and nothing changed, when a crop that is needed for an embedding is not stored."""
-        stale = await self._pools.store(self._stale_classes, deadline=Deadline.never())
-        for done, state in enumerate(stale):
-            report(done, len(stale))
-            await self._migrate(state)
-        report(len(stale), len(stale))
+        overtaken = 1
+        while overtaken:  # by another replica, which has migrated a class or changed it: what is left is looked for again
+            stale = await self._pools.store(self._stale_classes, deadline=Deadline.never())
+            overtaken = 0
+            for done, state in enumerate(stale):
+                report(done, len(stale))
+                overtaken += not await self._migrate(state)
+            report(len(stale), len(stale))
 
     def _stale_classes(self) -> list[ClassState]:
         stale = [state for state in self._store.snapshot().classes if state.model and state.model.provenance != self._provenance]
@@ -64,7 +67,8 @@ class Migrate:
                 detail="Their pictures are not stored, so from now on they are known by their look alone.",
             )
 
-    async def _migrate(self, state: ClassState) -> None:
+    async def _migrate(self, state: ClassState) -> bool:
+        """False when somebody else has changed the class meanwhile."""
         examples = state.examples
         if self._needs_embedding(state):
             examples = tuple([await self._embedded_again(state.name, example) for example in examples])
@@ -72,7 +76,11 @@ class Migrate:
             examples = tuple([await self._with_points_again(state.name, example) for example in examples])
         model = await self._pools.infer(self._fit, examples, deadline=Deadline.never())
         refitted = ClassRefitted(state.name, examples, model)
-        await self._pools.store(self._commit, refitted, state.version, deadline=Deadline.never())
+        try:
+            await self._pools.store(self._commit, refitted, state.version, deadline=Deadline.never())
+        except VersionConflict:
+            return False
+        return True
 
     async def _embedded_again(self, class_name: str, example: Example) -> Example:
         crop = await self._pools.store(self._read_crop, class_name, example.id, deadline=Deadline.never())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.changes import Change, Committed, Snapshot
+from app.domain.changes import Change, Committed, Receipt, Snapshot
 from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray, Points
 
 
@@ -77,12 +77,13 @@ class Index(Protocol):
 class Store(Protocol):
     """The durable truth: a log of changes plus the records they produce. Synchronous; called from one worker thread."""
 
-    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         """Makes a change durable, whole or not at all, and returns its version.
 
         `expected` is the version of the last change to `change.class_name` (0: must not exist), else VersionConflict. A rename to
-        an existing name raises NameTaken. `crops` are encoded pictures by example id, for ExamplesAdded. StoreUnavailable when
-        the outcome is not known to be durable.
+        an existing name raises NameTaken. `crops` are encoded pictures by example id, for ExamplesAdded. A `receipt` is kept for
+        24 hours; KeyInProgress where there is one of its key, so that whoever comes second finds it. StoreUnavailable when the
+        outcome is not known to be durable.
         """
         ...
 
@@ -90,12 +91,23 @@ class Store(Protocol):
         """All classes at one version, sorted by name."""
         ...
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
-        """Changes with version > `after`, oldest first. LogTrimmed when the log no longer reaches back that far."""
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
+        """Changes with version > `after`, oldest first.
+
+        LogTrimmed when the log no longer reaches back that far, or is another than that of `epoch` (None: not asked).
+        """
+        ...
+
+    def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        """Offers a snapshot at `version` for faster starts. A store that has use for it calls `take`; most have none."""
         ...
 
     def read_crop(self, class_name: str, example_id: str) -> bytes | None:
         """The stored crop of an example as encoded bytes; None when crops are not stored or there is no such example."""
+        ...
+
+    def find_receipt(self, key: str) -> Receipt | None:
+        """The receipt that was committed with a key in the last 24 hours."""
         ...
 
     def close(self) -> None: ...

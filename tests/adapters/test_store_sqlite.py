@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from app.adapters.records import encode_change, encode_class
 from app.adapters.store_sqlite import SqliteStore
-from app.domain.changes import ClassConfigured, ClassRemoved, ClassRenamed, ExamplesAdded, Snapshot
+from app.domain.changes import ClassConfigured, ClassRemoved, ClassRenamed, ExamplesAdded, Receipt, Snapshot
 from app.domain.values import ClassState
 from app.errors import IncompatibleStore, LogTrimmed, StoreUnavailable
 from tests.adapters.old_stores import (
@@ -74,7 +75,7 @@ def test_a_commit_that_fails_half_way_leaves_nothing_behind(store: SqliteStore) 
     unwritable: Any = object()  # crops are written after the class
     with pytest.raises(StoreUnavailable):
         store.commit(added("acme"), expected=0, crops={"e0": b"crop", "e1": unwritable})
-    assert store.snapshot() == Snapshot(0, ())
+    assert store.snapshot().classes == ()
     assert store.commit(added("b"), expected=0, crops={}) == 1
 
 
@@ -156,8 +157,8 @@ def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:
 
 def test_a_file_of_a_newer_schema_is_refused(path: Path, store: SqliteStore) -> None:
     store.close()
-    _change(path, "PRAGMA user_version = 3")
-    with pytest.raises(IncompatibleStore, match="schema 3"):
+    _change(path, "PRAGMA user_version = 4")
+    with pytest.raises(IncompatibleStore, match="schema 4"):
         SqliteStore(path)
 
 
@@ -166,7 +167,7 @@ def test_a_store_of_schema_1_is_opened_with_all_it_has(tmp_path: Path) -> None:
     write_store_of_schema_1(path, CLASSES_1, CHANGES_1)
     for _ in range(2):  # the second time, it is of this schema
         with closing(SqliteStore(path)) as store:
-            assert plain(store.snapshot()) == plain(Snapshot(2, (ACME, OTHER)))
+            assert plain(store.snapshot()) == plain(Snapshot(2, (ACME, OTHER), store.snapshot().epoch))
             assert plain([each.change for each in store.follow(0)]) == plain(CHANGES)
             assert [store.read_crop(name, "e0") for name in CLASSES_1] == [b"crop of other", b"crop of acme"]
 
@@ -220,7 +221,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_refused_file_is_not_kept_claimed(path: Path, store: SqliteStore) -> None:
     store.close()
-    _change(path, "PRAGMA user_version = 3")
+    _change(path, "PRAGMA user_version = 4")
     for _ in range(2):
         with pytest.raises(IncompatibleStore):
             SqliteStore(path)
@@ -250,3 +251,34 @@ def _wal_bytes(path: Path) -> int:
 def _change(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
+
+
+def test_a_store_of_schema_2_is_opened_and_keeps_receipts_from_then_on(path: Path, store: SqliteStore) -> None:
+    store.commit(added("acme"), expected=0, crops={})
+    store.close()
+    _change(path, "DROP TABLE receipts")  # what schema 3 has brought, and nothing else
+    _change(path, "DROP TABLE log")
+    _change(path, "PRAGMA user_version = 2")
+    receipt = Receipt("key", "fingerprint", {})
+    with closing(SqliteStore(path)) as upgraded:
+        assert [state.name for state in upgraded.snapshot().classes] == ["acme"]
+        upgraded.commit(added("other"), expected=0, crops={}, receipt=receipt)
+        assert upgraded.find_receipt("key") == replace(receipt, version=2)
+
+
+def test_a_receipt_is_gone_after_a_day(tmp_path: Path) -> None:
+    now = 1000.0
+    with closing(SqliteStore(tmp_path / "timed.db", now=lambda: now)) as timed:
+        timed.commit(added("acme"), expected=0, crops={}, receipt=Receipt("key", "fingerprint", {}))
+        now += 24 * 3600 - 1
+        assert timed.find_receipt("key")
+        now += 1
+        assert timed.find_receipt("key") is None
+        assert timed.commit(added("other"), expected=0, crops={}, receipt=Receipt("key", "fingerprint", {})) == 2
+
+
+def test_its_epoch_stays_when_it_is_opened_again(path: Path, store: SqliteStore) -> None:
+    epoch = store.snapshot().epoch
+    store.close()
+    with closing(SqliteStore(path, now=lambda: 0.0)) as again:
+        assert again.snapshot().epoch == epoch > 0

@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.auth import RECHECK_S, KeyRing, Scope, create_key
+from app.api import auth
+from app.api.auth import RECHECK_S, KeyRing, Scope, create_key, revoke_key
 from app.errors import InvalidSettings
 from app.main import create_app
-from tests.api.drawings import ACME, form
-from tests.conftest import MakeClient, settings_for_tests
+from tests.api.drawings import ACME, OTHER, form
+from tests.conftest import Logged, MakeClient, settings_for_tests
 
 # Every operation of the API -> the least scope that may call it; None: open to everybody.
 OPERATIONS: dict[tuple[str, str], Scope | None] = {
@@ -50,6 +52,14 @@ def keys(keys_file: Path) -> dict[Scope, str]:
 
 
 @pytest.fixture
+def foreign(keys: dict[Scope, str], keys_file: Path) -> dict[Scope, str]:
+    """A key of each scope for another collection."""
+    return {
+        scope: create_key(keys_file, key_id=f"foreign-{scope.name.lower()}", scope=scope, collection="foreign") for scope in Scope
+    }
+
+
+@pytest.fixture
 def guarded(make_client: MakeClient, keys: dict[Scope, str], keys_file: Path) -> TestClient:
     return make_client(api_keys_file=keys_file)
 
@@ -72,6 +82,129 @@ def test_an_operation_asks_for_its_scope(guarded: TestClient, keys: dict[Scope, 
         assert (status == 403) == (least is not None and scope < least)
     for stranger in ({}, bearer("fs_wrong"), {"Authorization": "Basic eDp5"}):
         assert (guarded.request(method, path, headers=stranger).status_code == 401) == (least is not None)
+
+
+# What each operation needs to get past its checks: a body, if any.
+BODIES: dict[str, dict[str, Any]] = {
+    "/classify": {"files": form(ACME)},
+    "/classify/batch": {"files": form(ACME)},
+    "/detect": {"files": form(ACME)},
+    "/classes/{name}/examples": {"files": form(OTHER)},
+    "/classes/{name}": {"json": {"threshold": 0.9}},
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+def test_no_operation_with_a_key_of_one_collection_sees_or_changes_another(
+    make_client: MakeClient, keys: dict[Scope, str], foreign: dict[Scope, str], keys_file: Path, operation: tuple[str, str]
+) -> None:
+    guarded = make_client(api_keys_file=keys_file)
+    own = bearer(keys[Scope.ADMIN])
+    example = guarded.post("/classes/acme/examples", files=form(ACME), headers=own).json()["examples"][0]["id"]
+    before = guarded.get("/classes", headers=own).json()
+    method, path = operation
+    body = BODIES.get(path, {}) if method in ("POST", "PATCH") else {}
+
+    for scope in Scope:
+        response = guarded.request(method, path.format(name="acme", id=example), headers=bearer(foreign[scope]), **body)
+        if (method, path) != ("POST", "/classes/{name}/examples"):  # which makes an acme of its own
+            assert b"acme" not in response.content or response.status_code == 404
+        assert guarded.get("/classes", headers=own).json() == before
+    if path.startswith("/classes/{name}") and (method, path) != ("POST", "/classes/{name}/examples"):
+        assert response.status_code == 404  # as for a class that is nowhere
+
+
+def test_a_collection_has_classes_and_idempotency_keys_of_its_own(
+    make_client: MakeClient, keys: dict[Scope, str], foreign: dict[Scope, str], keys_file: Path
+) -> None:
+    guarded = make_client(api_keys_file=keys_file)
+    once = {"Idempotency-Key": "1"}
+
+    for key, picture in ((keys[Scope.ENROL], ACME), (foreign[Scope.ENROL], OTHER)):
+        report = guarded.post("/classes/acme/examples", files=form(picture), headers=bearer(key) | once)
+        assert (report.status_code, report.json()["version"]) == (201, 1)
+
+    answers = [
+        guarded.post("/classify", files=form(ACME), headers=bearer(key[Scope.READ])).json()["outcome"] for key in (keys, foreign)
+    ]
+    assert answers == ["match", "unknown"]
+
+
+def test_a_key_for_a_new_collection_works_without_a_restart(
+    make_client: MakeClient, keys: dict[Scope, str], keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "RECHECK_S", 0.0)
+    guarded = make_client(api_keys_file=keys_file)
+    key = bearer(create_key(keys_file, key_id="later", scope=Scope.ENROL, collection="later"))
+
+    first = guarded.get("/classes", headers=key)
+    while (response := guarded.get("/classes", headers=key)).status_code == 503:
+        pass
+
+    assert (first.status_code, first.headers["Retry-After"]) == (503, "1")
+    assert response.json()["classes"] == []
+    assert guarded.post("/classes/acme/examples", files=form(ACME), headers=key).status_code == 201
+
+
+def test_a_key_that_calls_more_often_than_it_may_is_told_when_to_come_again(make_client: MakeClient, keys_file: Path) -> None:
+    slow = bearer(create_key(keys_file, key_id="slow", scope=Scope.READ, rate="2/hour"))
+    free = bearer(create_key(keys_file, key_id="free", scope=Scope.READ))
+    guarded = make_client(api_keys_file=keys_file)
+
+    *served, refused = (guarded.get("/classes", headers=slow) for _ in range(3))
+
+    assert [response.status_code for response in served] == [200, 200]
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:firstsight:problem:rate-exceeded")
+    assert 0 < int(refused.headers["Retry-After"]) <= 2 * 3600
+    assert [guarded.get("/classes", headers=free).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_the_settings_have_the_rate_of_keys_that_have_none(make_client: MakeClient, keys_file: Path) -> None:
+    key = bearer(create_key(keys_file, key_id="any", scope=Scope.READ))
+    guarded = make_client(api_keys_file=keys_file, rate_limit="1/hour")
+
+    assert [guarded.get("/classes", headers=key).status_code for _ in range(2)] == [200, 429]
+
+
+def test_each_write_leaves_a_line_that_says_who_and_which(
+    make_client: MakeClient, keys: dict[Scope, str], keys_file: Path, logged: Logged
+) -> None:
+    guarded = make_client(api_keys_file=keys_file)
+    headers = bearer(keys[Scope.ENROL]) | {"X-Request-Id": "r1", "Idempotency-Key": "1"}
+    for _ in range(2):
+        guarded.post("/classes/acme/examples", files=form(ACME), headers=headers)
+    guarded.get("/classes", headers=headers)
+    for stores_nothing in ("?dry_run=true", ""):
+        guarded.post(f"/classes/acme/examples{stores_nothing}", files=form(ACME), headers=bearer(keys[Scope.ENROL]))
+
+    lines = [line for line in logged() if line["event"] == "write"]
+    told = {
+        "request_id": "r1",
+        "key": "enrol",
+        "collection": "default",
+        "method": "POST",
+        "route": "/classes/{name}/examples",
+        "version": 1,
+    }
+    assert [line | told for line in lines] == lines
+    assert [line["replayed"] for line in lines] == [False, True]
+    assert not any("acme" in str(line) for line in lines)
+
+
+def test_a_revoked_key_stops_working_while_its_successor_works(keys: dict[Scope, str], keys_file: Path) -> None:
+    clock = Clock()
+    ring = KeyRing(keys_file, now=clock)
+    successor = create_key(keys_file, key_id="read-2", scope=Scope.READ)
+    revoke_key(keys_file, key_id="read")
+    clock.seconds += RECHECK_S
+
+    assert ring.find(keys[Scope.READ]) is None
+    assert ring.find(successor) is not None
+
+
+def test_a_key_that_is_not_there_cannot_be_revoked(keys: dict[Scope, str], keys_file: Path) -> None:
+    with pytest.raises(InvalidSettings, match="nobody"):
+        revoke_key(keys_file, key_id="nobody")
 
 
 def test_the_description_of_the_api_is_open(guarded: TestClient) -> None:
@@ -164,6 +297,8 @@ def test_two_keys_cannot_have_one_name(keys: dict[Scope, str], keys_file: Path) 
         ('{"keys": [{"id": "a", "sha256": "' + "0" * 64 + '", "scope": "root"}]}', r"keys\.0\.scope"),
         ('{"keys": [{"id": "a b", "sha256": "' + "0" * 64 + '", "scope": "read"}]}', r"keys\.0\.id"),
         ('{"keys": [], "admin": true}', "admin"),
+        ('{"keys": [{"id": "a", "sha256": "' + "0" * 64 + '", "scope": "read", "collection": "../up"}]}', r"keys\.0\.collection"),
+        ('{"keys": [{"id": "a", "sha256": "' + "0" * 64 + '", "scope": "read", "rate": "often"}]}', r"keys\.0\.rate"),
     ],
 )
 def test_a_key_file_that_cannot_be_used_stops_the_start_and_is_told_where(keys_file: Path, content: str, told: str) -> None:

@@ -14,13 +14,18 @@ from tests.fakes import FakeEmbedder
 from tests.tiny_network import tiny_network
 
 
-@pytest.fixture(params=["fake", "onnx", "onnx with two threads"])
+@pytest.fixture(params=["fake", "onnx", "onnx with two threads", "onnx on a GPU"])
 def embedder(request: pytest.FixtureRequest) -> Embedder:
     match request.param:
         case "fake":
             return FakeEmbedder()
         case "onnx":
             return OnnxEmbedder(tiny_network())
+        case "onnx on a GPU":
+            embedder = OnnxEmbedder(tiny_network(), device="auto")
+            if embedder.device != "cuda":
+                pytest.skip("onnxruntime finds no GPU here")
+            return embedder
         case _:
             return OnnxEmbedder(tiny_network(), threads=2)
 

@@ -1,17 +1,20 @@
-"""What every store promises. A new store joins by a line in STORES."""
+"""What every store promises. A new store joins by a line in STORES and a case in `open_store`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from app.adapters.store_memory import MemoryStore
+from app.adapters.store_redis import RedisStore
 from app.adapters.store_sqlite import SqliteStore
 from app.domain.changes import (
     Change,
@@ -21,28 +24,43 @@ from app.domain.changes import (
     ClassRenamed,
     ExampleRemoved,
     ExamplesAdded,
+    Receipt,
     Snapshot,
 )
 from app.domain.gallery import Gallery
-from app.errors import LogTrimmed, NameTaken, VersionConflict
+from app.errors import KeyInProgress, LogTrimmed, NameTaken, VersionConflict
 from app.service.ports import Store
 from tests.histories import Expecting, committed, histories
+from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.values import NETWORKS, added, class_of, example_of, model_of, plain, random_units
 
 OpenStore = Callable[..., Store]
 
-STORES: dict[str, Callable[..., Store]] = {
-    "memory": lambda folder, **options: MemoryStore(**options),
-    "sqlite": lambda folder, **options: SqliteStore(folder / "firstsight.db", **options),
-}
+STORES = ("memory", "sqlite", pytest.param("redis", marks=needs_redis))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as started:
+        yield started
 
 
 @pytest.fixture(params=STORES)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens a new, empty store; the test's end closes it."""
     numbers = count()
+
+    def opened_store(**options: Any) -> Store:
+        match request.param:
+            case "memory":
+                return MemoryStore(**options)
+            case "sqlite":
+                return SqliteStore(tmp_path / str(next(numbers)) / "firstsight.db", **options)
+        redis: RedisServer = request.getfixturevalue("server")
+        return RedisStore(redis.address, collection=f"{tmp_path.name} {next(numbers)}", **options)
+
     with ExitStack() as opened:
-        yield lambda **options: opened.enter_context(closing(STORES[request.param](tmp_path / str(next(numbers)), **options)))
+        yield lambda **options: opened.enter_context(closing(opened_store(**options)))
 
 
 @pytest.fixture
@@ -55,13 +73,14 @@ def commit(store: Store, change: Change, *, expected: int = 0, **crops: bytes) -
 
 
 def test_a_new_store_is_at_version_0_and_empty(store: Store) -> None:
-    assert store.snapshot() == Snapshot(0, ())
+    assert store.snapshot() == Snapshot(0, (), store.snapshot().epoch)
     assert list(store.follow(0)) == []
 
 
 def test_what_is_committed_is_in_the_snapshot(store: Store) -> None:
     version = commit(store, added("acme", (1, 0), (0, 1)))
-    assert plain(store.snapshot()) == plain(Snapshot(version, (class_of("acme", (1, 0), (0, 1), version=version),)))
+    assert plain(store.snapshot().classes) == plain((class_of("acme", (1, 0), (0, 1), version=version),))
+    assert store.snapshot().version == version
 
 
 def test_versions_count_all_changes_of_the_collection_without_a_gap(store: Store) -> None:
@@ -250,6 +269,44 @@ def test_of_writers_that_started_from_one_version_one_wins(store: Store) -> None
     assert len(store.snapshot().classes[0].examples) == 2
 
 
+RECEIPT = Receipt("key", "fingerprint", {"class": "acme", "où": [1, None]})
+
+
+def test_a_receipt_is_kept_with_the_change_and_knows_its_version(store: Store) -> None:
+    commit(store, added("other"))
+    assert store.find_receipt("key") is None
+    version = store.commit(added("acme"), expected=0, crops={}, receipt=RECEIPT)
+    assert store.find_receipt("key") == replace(RECEIPT, version=version)
+    assert store.find_receipt("other key") is None
+
+
+def test_of_one_receipt_there_is_one_change(store: Store) -> None:
+    store.commit(added("acme"), expected=0, crops={}, receipt=RECEIPT)
+    before = plain(store.snapshot())
+    for change, expected in ((added("acme", ids="more"), 1), (added("other"), 0)):
+        with pytest.raises(KeyInProgress):
+            store.commit(change, expected=expected, crops={}, receipt=RECEIPT)
+    assert plain(store.snapshot()) == before
+
+
+def test_a_change_that_is_refused_leaves_no_receipt(store: Store) -> None:
+    with pytest.raises(VersionConflict):
+        store.commit(added("acme"), expected=7, crops={}, receipt=RECEIPT)
+    assert store.find_receipt("key") is None
+
+
+def test_of_writers_with_one_receipt_one_commits(store: Store) -> None:
+    def enrol(number: int) -> bool:
+        try:
+            return bool(store.commit(added(f"{number}"), expected=0, crops={}, receipt=RECEIPT))
+        except KeyInProgress:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(enrol, range(8))).count(True) == 1
+    assert store.snapshot().version == 1
+
+
 @given(histories())
 # Every example opens a store of its own, and opening a file takes its time.
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -261,4 +318,13 @@ def test_the_snapshot_is_the_fold_of_the_log(open_store: OpenStore, history: lis
     snapshot, log = store.snapshot(), list(store.follow(0))
 
     assert plain(log) == plain(committed(history))
-    assert plain(snapshot) == plain(Gallery.empty(NETWORKS).fold(*committed(history)).snapshot())
+    folded = Gallery.empty(NETWORKS).fold(*committed(history)).snapshot()
+    assert plain(replace(snapshot, epoch=0)) == plain(folded)
+
+
+def test_the_log_of_another_epoch_is_not_followed(store: Store) -> None:
+    commit(store, added("acme"))
+    epoch = store.snapshot().epoch
+    assert [each.version for each in store.follow(0, epoch=epoch)] == [1]
+    with pytest.raises(LogTrimmed):
+        store.follow(0, epoch=epoch + 1)

@@ -24,6 +24,7 @@ from app.domain.changes import (
     ClassRefitted,
     ClassRemoved,
     ClassRenamed,
+    ClassRestored,
     Committed,
     ExampleRemoved,
     ExamplesAdded,
@@ -444,10 +445,10 @@ def _printed_change(committed: Committed, made_by: dict[str, str]) -> Change:
             made_by.setdefault(name, EARLIER if version % 3 == 0 else CURRENT)
             examples = tuple(_example(example.id, version) for example in change.examples)
             return replace(change, examples=examples, model=_made_by(change.model, made_by[name]))
-        case ClassRefitted():
+        case ClassRefitted() | ClassRestored():
             made_by[name] = EARLIER if version % 3 == 0 else CURRENT
             examples = tuple(_example(example.id, version) for example in change.examples)
-            return replace(change, examples=examples, model=_made_by(change.model, made_by[name]))
+            return replace(change, examples=examples, model=change.model and _made_by(change.model, made_by[name]))
         case ExampleRemoved():
             return replace(change, model=change.model and _made_by(change.model, made_by[name]))
         case ClassRenamed():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.adapters.store_memory import MemoryStore
-from app.domain.changes import Change, ClassConfigured, Committed
+from app.domain.changes import Change, ClassConfigured, Committed, Receipt
 from app.domain.representatives import representatives_of
 from app.domain.values import Box, Upload, WarningCode
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavailable
@@ -201,11 +201,11 @@ class OvertakenStore(MemoryStore):
 
     overtaken = False
 
-    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         if expected and not self.overtaken:
             self.overtaken = True
             super().commit(ClassConfigured(change.class_name, 0.9, {}), expected=expected, crops={})
-        return super().commit(change, expected=expected, crops=crops)
+        return super().commit(change, expected=expected, crops=crops, receipt=receipt)
 
 
 def test_an_enrolment_that_was_overtaken_is_made_again_on_the_newer_class(make_service: Callable[..., Service]) -> None:
@@ -224,16 +224,16 @@ class UnreadableStore(MemoryStore):
         self.overtaken = overtaken
         self.faults = [StoreUnavailable("away")]
 
-    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes]) -> int:
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         if self.overtaken:
             self.overtaken = False
             super().commit(added("theirs", networks=model_set_for_tests().provenance.networks), expected=0, crops={})
-        return super().commit(change, expected=expected, crops=crops)
+        return super().commit(change, expected=expected, crops=crops, receipt=receipt)
 
-    def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
+    def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         if self.faults:
             raise self.faults.pop()
-        return super().follow(after, limit=limit)
+        return super().follow(after, epoch=epoch, limit=limit)
 
 
 def test_what_was_committed_is_served_though_the_store_cannot_be_read(make_service: Callable[..., Service]) -> None:

@@ -262,8 +262,8 @@ def test_a_change_makes_no_new_index(store: MemoryStore, galleries: Galleries) -
 
 def test_a_slow_follower_does_not_undo_what_a_quick_one_served(background: Background) -> None:
     class SlowStore(MemoryStore):
-        def follow(self, after: int, *, limit: int = 1000) -> Sequence[Committed]:
-            found = super().follow(after, limit=limit)
+        def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
+            found = super().follow(after, epoch=epoch, limit=limit)
             if not quick.ident:
                 enrol(self, "acme")
                 quick.start()
@@ -435,5 +435,5 @@ def _answers(served: Served, query: FloatArray) -> list[tuple[str, int, float]]:
     return [(state.name, state.version, similarity) for state, similarity in served.best_classes(query, 5)]
 
 
-def _away(after: int) -> None:
+def _away(after: int, *, epoch: int) -> None:
     raise StoreUnavailable("away")

@@ -171,3 +171,22 @@ def test_without_crops_other_points_leave_none_and_are_told_of_once(make_service
 def test_where_every_crop_is_stored_nothing_is_told(make_service: MakeService, logged: Logged) -> None:
     migrate(finding_other_points(make_service, enrolled(make_service)))
     assert logged() == []
+
+
+def test_a_class_that_another_replica_migrates_meanwhile_is_left_to_it(make_service: MakeService) -> None:
+    before, others = enrolled(make_service), model_set_for_tests(networks="other networks")
+    slow, quick = (make_service(store=before.store, model_set=others) for _ in range(2))
+    progress: list[tuple[int, int]] = []
+
+    async def overtaken() -> None:
+        def report(done: int, todo: int) -> None:
+            progress.append((done, todo))
+
+        stale = slow.migrate._stale_classes()  # as the slow one sees it before the quick one has begun
+        await quick.migrate(lambda done, todo: None)
+        slow.migrate._stale_classes = iter([stale, []]).__next__  # type: ignore[method-assign]
+        await slow.migrate(report)
+
+    asyncio.run(overtaken())
+    assert progress == [(0, 2), (1, 2), (2, 2), (0, 0)]
+    assert before.version == 4  # each class once more, and by one of them
