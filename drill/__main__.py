@@ -27,6 +27,7 @@ from tests.model_sets import write_model_set
 
 SEED = 15
 TRIES_S = 60  # for which a client goes on with one request
+SETTLED_S = 1.5  # nginx leaves a replica that has refused alone for a second (deploy/nginx/nginx.conf)
 P99_S, MOST_S = 0.25, 1.0  # until another replica has seen a write
 
 
@@ -237,6 +238,7 @@ def roll(up: Stack, report: Report, count: int) -> None:
             replica.stop()
             load.until(count)
             replica.start()
+            time.sleep(SETTLED_S)  # the other one may go when nginx, too, knows that this one is back
             load.until(count)
     done = len(load.acknowledged) + load.read
     report.holds(f"a rolling restart under load: {len(load.failed)} of {done} requests failed {load.failed[:2]}", not load.failed)
