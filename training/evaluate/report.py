@@ -47,8 +47,8 @@ differences between settings of the service mean something there.
 CLASSIFY = """
 ## What is known, and what is not
 
-    python -m training evaluate classify --data DIR/PACK --way N --shot K --episodes 500 --skip-small --model models,teacher,histogram,hog \\
-        --out docs/accuracy/classify-PACK-Kshot.json
+    python -m training evaluate classify --data DIR/PACK --way N --shot K --episodes 500 --skip-small \\
+        --model models,teacher,histogram,hog --out docs/accuracy/classify-PACK-Kshot.json
 
 Random episodes, one list for all arms (`training/README.md`): so many classes of a pack enrolled with so many pictures each,
 other photographs of them asked, and pictures of the classes left out, which are as like them as their own kind is. Every arm by
