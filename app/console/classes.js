@@ -151,13 +151,13 @@ export function classView(name) {
       const changed = await api.change(name, patch, state.version)
       window.dispatchEvent(new CustomEvent("classes-changed"))
       if (done) {
+        await load() // first, or it would take away what is typed after the words
         toast(done)
-        await load()
       }
       return changed
     } catch (problem) {
-      toast(problem.status === 412 ? "Somebody else has changed this class meanwhile; here it is as it is now." : problem.message, { fault: true })
       if (problem.status === 412) await load()
+      toast(problem.status === 412 ? "Somebody else has changed this class meanwhile; here it is as it is now." : problem.message, { fault: true })
       return null
     }
   }
@@ -165,8 +165,8 @@ export function classView(name) {
   async function removeExample(example) {
     try {
       await api.removeExample(name, example.id)
-      speak("The example is removed.")
       await load()
+      speak("The example is removed.")
     } catch (problem) {
       toast(problem.message, { fault: true })
     }
