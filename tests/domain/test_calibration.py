@@ -123,6 +123,7 @@ def test_calibration_survives_json() -> None:
         (["target_far"], 1.5, "target_far"),
         (["threshold_floor"], 0.95, "threshold_floor"),
         (["ambiguous_margin"], -0.1, "ambiguous_margin"),
+        (["threshold_share"], 1.5, "threshold_share"),
         (["proof"], ..., "proof"),
         (["proof", "line"], ..., "line"),
         (["proof", "line"], "high", "calibration.proof.line"),

@@ -287,6 +287,7 @@ def test_of_an_example_found_twice_the_proof_with_more_points_counts(make_servic
     service.enrol("acme", printed(1))
     answer = service.classify(scene((printed(1), 64, 24)))  # half of it lies to the left
     assert best_proof(answer.candidates[0]).points == ALL_POINTS
+    assert len(answer.candidates[0].evidence) == 1
 
 
 @pytest.mark.parametrize("mode", ["off", "always", "auto"])

@@ -62,6 +62,20 @@ def test_a_threshold_counts_in_the_order_of_candidates_as_far_as_it_says_how_ali
     assert calibrate.fit_threshold_share([each], replace(neutral, above_cohort=0.0, typical_threshold=0.4)) == share
 
 
+def test_two_classes_compete_where_both_accept_though_neither_is_above_what_probability_is_counted_from() -> None:
+    # Thresholds are the cohort's nearest, 0.2; references, all of the way to the typical threshold, lie at 0.9.
+    asked = np.full((2, calibrate.ASKED, 2), 0.3)
+    asked[np.arange(2), :, np.arange(2)] = 0.4
+    foreign = np.tile([0.25, 0.1], (50, 1))  # only the first class accepts
+    each = calibrate.Measured(1, asked[np.arange(2), :, np.arange(2)], asked, foreign, np.full(2, 0.2))
+    drawn = {"above_cohort": 0.0, "threshold_floor": 0.0, "threshold_share": 0.0, "typical_threshold": 0.9}
+    calibration = replace(calibrate.placeholder_model_set(np.eye(2)).calibration, **drawn)
+    for _, margin, right, gap in calibrate.top_candidates([each], calibration, seed=0):
+        assert (margin < 0).all()
+        assert gap[right] == pytest.approx(0.1)
+        assert np.isinf(gap[~right]).all()
+
+
 def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
     rng = np.random.default_rng(0)
     found = []
