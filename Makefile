@@ -90,6 +90,8 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 
 report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
 	$(BIN)/python -m training evaluate tasks --data $(DATA)
+	for task in grozi120-dev-5shot flickrlogos27-dev-5shot; do \
+		$(BIN)/python -m training evaluate false-accepts --data $(DATA) --task $$task || exit 1; done
 	$(BIN)/python -m training evaluate scan --data $(DATA)
 	for task in flickrlogos27-dev:5 grozi120-dev:20; do for shots in 1 2 5; do \
 		$(BIN)/python -m training evaluate classify --data $(DATA)/$${task%:*} --way $${task#*:} --shot $$shots --episodes 500 --skip-small \

@@ -21,6 +21,7 @@ STAGES = {
     "evaluate classify": "training.evaluate.classify",
     "evaluate tasks": "training.evaluate.few_shot",
     "evaluate synthesis": "training.evaluate.synthesis",
+    "evaluate false-accepts": "training.evaluate.false_accepts",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
     "report": "training.evaluate.report",

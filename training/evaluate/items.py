@@ -153,12 +153,20 @@ def foreign_packs(pack: str = "") -> list[str]:
     return [name for name in FOREIGN if name != pack or name == STREETS]
 
 
+def foreign_crops(folder: Path, count: int) -> list[AskedItem]:
+    """At most `count` boxes of things in shops, spread over what there is, as pictures of nothing enrolled."""
+    boxes = data.box_items(folder / CROPPED, margin=MARGIN)
+    chosen = boxes[:: max(1, -(-len(boxes) // max(1, count)))] if count else []
+    return [AskedItem(f"{CROPPED}/{box.entry}#{box.box}", box.class_name, box.entry, box) for box in chosen]
+
+
 def _street_scenes(pack: Path) -> list[data.Item]:
     """The photographs of FlickrLogos that show none of its brands."""
     return [_item_of(pack, image) for image in _annotations(pack)["images"] if image.get("split") == "distractor"]
 
 
 STREETS = "flickrlogos27-dev"
+CROPPED = "freiburg-groceries-dev"
 FOREIGN: dict[str, Callable[[Path], list[data.Item]]] = {
     STREETS: _street_scenes,
     "freiburg-groceries-dev": lambda pack: [_item_of(pack, image) for image in _annotations(pack)["images"]],

@@ -73,6 +73,17 @@ accept. Thresholds were fitted on none of the foreign pictures; but the network 
 the cohort may hold some of it.
 """
 
+FALSE_ACCEPTS = """
+## What is matched of nothing enrolled
+
+    python -m training evaluate false-accepts --data DIR --task TASK
+
+Classes of a pack with the first 1, 2 and 5 pictures of the committed episodes, and package fronts beside them, one picture each,
+until so many classes are enrolled; where fewer are wanted than the pack has, they are drawn. Asked through the service
+(FIRSTSIGHT_VERIFY={service}): the pack's other pictures, and {foreign} foreign ones: {whole} whole photographs ({packs}) and
+{crops} boxes of `{crops_of}`. Thresholds are derived for {target} % of foreign pictures; a match of one is a false accept.
+"""
+
 SCAN = """
 ## From a clean scan to photographs
 
@@ -219,6 +230,27 @@ def strangers(shares: Mapping[str, float]) -> list[str]:
     return [percent(shares[name]) for name in ("wrong", "doubtful")]
 
 
+def false_accepts_section(results: list[Result]) -> str:
+    first = results[0]
+    about = FALSE_ACCEPTS.format(
+        service=first["service_verify"],
+        foreign=f"{first['foreign_pictures']:,}",
+        whole=f"{first['foreign_pictures'] - first['foreign_crops']:,}",
+        packs=", ".join(f"`{pack}`" for pack in first["foreign_packs"]),
+        crops=first["foreign_crops"],
+        crops_of=first["crops_of"],
+        target=f"{100 * first['target_far']:g}",
+    )
+    rows = (
+        [r["pack"], f"{row['classes']:,}", str(row["shots"]), interval(row["accepted_right"]), *answered(row["answers"])[1:],
+         interval(row["foreign_matched"]), percent(row["foreign"]["doubtful"]), str(r["episodes"]), times(r)]
+        for r in results
+        for row in r["false_accepts"]
+    )  # fmt: skip
+    header = ["pack", "classes", "shots", *ANSWERED, "foreign: match", "foreign: doubtful", "episodes", "scored"]
+    return f"{about}\n{table(header, rows)}"
+
+
 def scan_section(results: list[Result]) -> str:
     return "".join(_scan(result) for result in results)
 
@@ -279,7 +311,7 @@ def detect_section(results: list[Result]) -> str:
 
 SECTIONS = {
     "arms": embedding_section, "classify": classify_section,
-    "service": service_section, "scan": scan_section, "detect": detect_section,
+    "service": service_section, "false_accepts": false_accepts_section, "scan": scan_section, "detect": detect_section,
 }  # fmt: skip
 
 

@@ -55,11 +55,18 @@ CLASSIFY = {
         "hog": FIGURES | {"auroc": None, "roc": None, "own_rule": None},
     },
 }  # fmt: skip
+FALSE_ACCEPTS = {
+    "pack": "p", "service_verify": "auto", "episodes": 2, "target_far": 0.01, "foreign_packs": ["f"], "crops_of": "g",
+    "foreign_pictures": 1511, "foreign_crops": 400, "times_scored": 3,
+    "false_accepts": [
+        {"classes": 1000, "shots": 5, "accepted_right": NUMBERS, "answers": SHARES, "foreign_matched": NUMBERS, "foreign": SHARES}
+    ],
+}  # fmt: skip
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT, "e": CLASSIFY}.items():
+    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT, "e": CLASSIFY, "f": FALSE_ACCEPTS}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     report.main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     return (tmp_path / "page.md").read_text()
@@ -73,6 +80,8 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | 1 times |" in page
     assert f"| p, 5-way 5-shot | models, own rule | {ANY} | {ANY} | {ANY} | 12.5 | 1 times |" in page
     assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
+    assert f"| p | 1,000 | 5 | {ANY} | 10.0 | 20.0 | 10.0 | {ANY} | 20.0 | 2 | 3 times |" in page
+    assert "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for 1 %" in page
     assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
     assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
     assert "beside 3,119 package" in page.replace("\n", " ")
@@ -87,7 +96,7 @@ def test_what_the_page_shows_is_drawn_beside_the_results(page: str, tmp_path: Pa
 
 def test_each_section_says_its_command(page: str) -> None:
     sections = page.split("\n## ")[1:]
-    assert len(sections) == 5
+    assert len(sections) == 6
     for section in sections:
         assert "\n    python -m training evaluate " in section
 
