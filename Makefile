@@ -72,19 +72,12 @@ docs: $(VENV)/dev  ## write again the pages that are made from the code
 train-embedding: $(VENV)/dev  ## train the embedding network on the packs in DATA; again to go on; ARGS="--help" says how
 	$(BIN)/python -m training embedding --data $(DATA) $(ARGS)
 
-FEATURES = $(BIN)/python -m training features --data $(DATA)
-BASE = runs/features/base
-
 train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX, synthesizer, code book, calibration, manifest
 	$(BIN)/python -m training discriminant --data $(DATA)
 	$(BIN)/python -m training export
 	$(BIN)/python -m training points --data $(DATA)
-	$(FEATURES) --pack brand-marks --classes 800 --out $(BASE)/marks.npz
-	$(FEATURES) --pack package-fronts --classes 500 --out $(BASE)/fronts.npz
-	$(FEATURES) --pack object-views-dev --out $(BASE)/objects.npz
-	$(FEATURES) --pack mini-imagenet --each 60 --out $(BASE)/mini-imagenet.npz
-	$(FEATURES) --pack photographs --classes 60 --each 14 --out $(BASE)/photographs.npz
-	$(BIN)/python -m training synthesizer --features $(BASE)
+	$(BIN)/python -m training features --data $(DATA) --pack base --out runs/features/base
+	$(BIN)/python -m training synthesizer
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
 	$(BIN)/python -m training proofs --data $(DATA)
 

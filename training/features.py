@@ -3,16 +3,17 @@ reads files that this writes, and decodes nothing.
 
     python -m training features --data DIR --model models --split train --out runs/features/train.npz
     python -m training features --data DIR --model models --split val --shown 30 --views 8 --out runs/features/val.npz
+    python -m training features --data DIR --model models --pack base --out runs/features/base
 
-`--model` is a model set, of which the embedding is kept, or weights (.safetensors) of the benchmark network, of which the
-features are. About 15 ms a picture and a view on one core. Which pictures may be shown and which asked is said in the file, so
-that no later step can ask what it was shown; `--shown` is for photographs, objects and marks have rules of their own.
+`--model` is a model set or an ONNX file, of which the embedding is kept, or weights (.safetensors) of the benchmark network, of
+which the features are. About 15 ms a picture and a view on one core. Which pictures may be shown and which asked is said in the
+file, so that no later step can ask what it was shown; `--shown` is for photographs, objects and marks have rules of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ from training import data, mini_imagenet, render, run
 from training.batches import held_back, photograph_items, training_split
 
 PACKS = ("mini-imagenet", "object-views-dev", "brand-marks", "package-fronts")
+BASE = "base"  # all that the synthesizer learns from, a file each: pack, classes, pictures of one
+BASE_FILES = {
+    "marks": ("brand-marks", 800, 150),
+    "fronts": ("package-fronts", 500, 150),
+    "objects": ("object-views-dev", 0, 150),
+    "mini-imagenet": ("mini-imagenet", 0, 60),
+    "photographs": ("photographs", 60, 14),
+}
 OTHERS = "photographs"  # of the packs that training may use, but for those and `tiny-imagenet-dev`, which is as mini-imagenet
 LEAST_OF_OTHERS = 5  # photographs of a class
 CANVAS_PX = 128
@@ -48,10 +57,10 @@ Embed = Callable[[Tensor], FloatArray]  # uint8 (n, 3, side, side) of any side -
 @dataclass(frozen=True)
 class Config:
     data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
-    model: Path = field(default=Path("models"), metadata={"help": "folder of a model set, or .safetensors of ResNet10"})
-    pack: str = field(default="mini-imagenet", metadata={"help": f"one of {', '.join(PACKS)}, or {OTHERS}"})
+    model: Path = field(default=Path("models"), metadata={"help": "folder of a model set, .onnx, or .safetensors of ResNet10"})
+    pack: str = field(default="mini-imagenet", metadata={"help": f"one of {', '.join(PACKS)}, {OTHERS} or {BASE}"})
     split: str = field(default="train", metadata={"help": "train or val; of objects and marks train or held-back"})
-    out: Path = field(default=Path("runs/features/train.npz"), metadata={"help": "file to write"})
+    out: Path = field(default=Path("runs/features/train.npz"), metadata={"help": f"file to write; of {BASE}, a folder"})
     each: int = field(default=150, metadata={"help": "pictures of a class, spread over what there is; 0 for all"})
     classes: int = field(default=0, metadata={"help": "take so many, spread over what there is; 0 for all"})
     shown: int = field(default=0, metadata={"help": "of mini-imagenet: for showing only, the rest for asking; 0 for either"})
@@ -111,10 +120,10 @@ def read(path: Path) -> FeatureSet:
 
 
 def embedder_of(model: Path, side_px: int) -> Embed:
-    """A model set's embedding through the adapter that serves it, or the benchmark network's features."""
+    """A model set's embedding or an ONNX file's, through the adapter that serves it; or the benchmark network's features."""
     if model.suffix == ".safetensors":
         return benchmark_network(model, side_px)
-    embedder = OnnxEmbedder(read_model_set(model).embedding_network)
+    embedder = OnnxEmbedder(model.read_bytes() if model.suffix == ".onnx" else read_model_set(model).embedding_network)
 
     def embed(pixels: Tensor) -> FloatArray:
         rows = pixels.permute(0, 2, 3, 1).contiguous().numpy()
@@ -264,9 +273,21 @@ def extract(pictures: Pictures, embed: Embed, *, views: int, seed: int) -> Featu
     )  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
-    config = run.config_from_flags(Config, arguments, description="Cache features of a pack's pictures.")
-    found = extract(pictures_of(config), embedder_of(config.model, config.side_px), views=config.views, seed=config.seed)
+def cache(config: Config, embed: Embed) -> None:
+    """Writes the file of one pack."""
+    found = extract(pictures_of(config), embed, views=config.views, seed=config.seed)
     write(found, config.out)
     size = f"{len(found.labels)} pictures of {len(found.class_names)} classes, {found.features.shape[1]} numbers each"
-    print(f"{config.out}: {size}; {found.may_show.sum()} may be shown, with {config.views} views each")
+    print(f"{config.out}: {size}; {found.may_show.sum()} may be shown, with {config.views} views each", flush=True)
+
+
+def cache_base(config: Config, embed: Embed) -> None:
+    """Writes all that the synthesizer learns from into the folder `out`, without views."""
+    for name, (pack, classes, each) in BASE_FILES.items():
+        own = {"pack": pack, "split": "train", "classes": classes, "each": each, "shown": 0, "views": 0}
+        cache(replace(config, out=config.out / f"{name}.npz", **own), embed)
+
+
+def main(arguments: list[str]) -> None:
+    config = run.config_from_flags(Config, arguments, description="Cache features of a pack's pictures.")
+    (cache_base if config.pack == BASE else cache)(config, embedder_of(config.model, config.side_px))

@@ -3,19 +3,21 @@
     python -m training fit --model mine --data pictures
 
 `mine` holds embedding.onnx: from `export`, or a copy of what ships. Stage by stage: the code book of the vote is kept, or the
-shipped one is taken over; a synthesizer stays if it was trained for this network; cohort, thresholds, probabilities and
-warnings are fitted by `calibrate`; then what a proof of print says. The manifest is written last, and what came out is opened
-as the service does.
+shipped one is taken over; the shipped network keeps its synthesizer, another one is given one of its own; cohort, thresholds,
+probabilities and warnings are fitted by `calibrate`; then what a proof of print says. The manifest is written last, and what
+came out is opened as the service does.
 
 `pictures` is whatever `evaluate classify` reads: class folders, a zip of a pack, COCO boxes. Of each class some photographs go
 into the cohort; the others are enrolled and asked, in many draws: half of the classes are enrolled in each, and the rest is
-foreign to them. Near duplicates count once. A folder of packs is split as `calibrate` and `proofs` do it.
+foreign to them. Classes that a synthesizer was taught with are not among these: it knows them. Near duplicates count once. A
+folder of packs is split as the project's own stages do it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,12 +32,14 @@ from app.domain.calibration import Calibration, ProofCalibration
 from app.domain.checks import WarningLimits
 from app.domain.values import Example, FloatArray
 from app.errors import CorruptModelSet
-from training import calibrate, proofs, run, synthesizer
+from training import calibrate, features, proofs, run, synthesizer
 from training.calibrate import Enrolled, Enroller
 from training.evaluate.items import AskedItem
 from training.evaluate.near_duplicates import groups_of, perceptual_hashes
 from training.evaluate.sources import Source, decoded, read_items
+from training.features import FeatureSet
 from training.points import WORDS_FILE
+from training.synthesizer import NO_SYNTHESIS, Synthesis, synthesis_of
 
 LEAST_CLASSES = 10  # five to enrol and five that are foreign to them
 LEAST_PHOTOGRAPHS = 3  # of a class: one for the cohort, one to enrol, one to ask
@@ -45,6 +49,8 @@ STORED_PX = 512  # longest side of what the service embeds
 # Of those of the cohort that compete with a class, one in so many may be of its own: whoever calibrates on a catalogue will enrol
 # it, and a threshold that is taken between a class and itself lets none of its pictures pass.
 OWN_AMONG_COMPETING = 20
+LEAST_FOR_SYNTHESIS = 100  # classes: half of them teach it, and on the others it has to show its worth
+TRIED = 20  # draws of examples in which it does
 NEVER = 1e3  # a strength that no proof has
 
 
@@ -112,10 +118,45 @@ def photographed(items: Sequence[AskedItem], enroller: Enroller) -> Photographed
     )
 
 
+def with_synthesizer(classes: Sequence[Photographed], config: Config) -> Sequence[Photographed]:
+    """Teaches a synthesizer with half of the classes, and keeps it where it helps the others; -> those that it does not know."""
+    if len(classes) < LEAST_FOR_SYNTHESIS:
+        print(f"synthesizer: none; it takes {LEAST_FOR_SYNTHESIS} classes to teach one and to see what it is worth")
+        return classes
+    taught, others = classes[::2], classes[1::2]
+    wanted = replace(synthesizer.Config(), models=config.model, seed=config.seed)
+    synthesizer.write(*synthesizer.train(wanted, [feature_set_of(taught)]), wanted)
+    without, with_it = (right_first(others, each, config.seed) for each in (NO_SYNTHESIS, synthesis_of(config.model)))
+    figures = f"{100 * without:.1f} % of pictures find their class without it, {100 * with_it:.1f} with it"
+    if with_it <= without:
+        synthesizer.removed(config.model)
+        print(f"synthesizer: none; of {len(others)} classes that it does not know {figures}")
+        return classes
+    print(f"synthesizer: taught with {len(taught)} classes; of {len(others)} others {figures}")
+    return others
+
+
+def feature_set_of(classes: Sequence[Photographed]) -> FeatureSet:
+    vectors = np.concatenate([one.asked for one in classes])
+    labels = np.arange(len(classes)).repeat([len(one.asked) for one in classes])
+    either, names = np.ones(len(labels), bool), tuple(str(number) for number in range(len(classes)))
+    views = np.empty((len(labels), 0, vectors.shape[1]), np.float32)
+    return FeatureSet(vectors, labels, names, either, either, views, in_circle=False)
+
+
+def right_first(classes: Sequence[Photographed], synthesis: Synthesis, seed: int) -> float:
+    """The share of pictures whose own class is the most alike of all, over numbers of examples and draws."""
+    rng = np.random.default_rng(seed)
+    cohort = np.concatenate([one.cohort for one in classes])
+    draws = [[enrolled_of(one, rng) for one in classes] for _ in range(TRIED)]
+    found = [each.asked for drawn in draws for each in calibrate.measure(drawn, cohort, cohort, synthesis=synthesis)]
+    return float(np.mean([(asked.argmax(-1) == np.arange(len(asked))[:, None]).mean() for asked in found]))
+
+
 def calibration_on(classes: Sequence[Photographed], config: Config) -> Calibration:
     """All but the proofs. SystemExit where the network does not tell these classes apart."""
     rng, measured = np.random.default_rng(config.seed), []
-    synthesis = synthesizer.synthesis_of(config.model)
+    synthesis = synthesis_of(config.model)
     share = min(1.0, max(calibrate.COMPETING_SHARE, OWN_AMONG_COMPETING / len(classes)))
     half = len(classes) // 2
     for _ in range(max(2, round(ENROLLED / half))):
@@ -173,7 +214,8 @@ def origin_of(config: Config, network: bytes, shipped: LoadedModelSet) -> tuple[
 def fit_on_pictures(config: Config, network: bytes, shipped: LoadedModelSet) -> None:
     embedder = OnnxEmbedder(network)
     classes = read_classes(config, Enroller(embedder))
-    calibration = replace(calibration_on(classes, config), proof=taken_over(shipped, network))
+    unknown = classes if network == shipped.embedding_network else with_synthesizer(classes, config)
+    calibration = replace(calibration_on(unknown, config), proof=taken_over(shipped, network))
     command, packs = origin_of(config, network, shipped)
     calibrate.write_model_set(
         config.model, name=config.name or config.model.resolve().name, calibration=calibration, side_px=embedder.side_px,
@@ -182,10 +224,19 @@ def fit_on_pictures(config: Config, network: bytes, shipped: LoadedModelSet) -> 
     )  # fmt: skip
 
 
+def teach_with_packs(config: Config) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        of_pack = ["--data", str(config.data), "--model", str(config.model / "embedding.onnx")]
+        features.main([*of_pack, "--pack", features.BASE, "--out", folder, "--seed", str(config.seed)])
+        synthesizer.main(["--features", folder, "--models", str(config.model), "--seed", str(config.seed)])
+
+
 def fit_on_packs(config: Config, network: bytes, shipped: LoadedModelSet) -> None:
     command, _ = origin_of(config, network, shipped)
     folders = ["--data", str(config.data), "--models", str(config.model), "--seed", str(config.seed)]
     name = config.name or config.model.resolve().name
+    if network != shipped.embedding_network:
+        teach_with_packs(config)
     calibrate.main([*folders, "--name", name, "--command", command, "--target-far", str(config.target_far)])
     proofs.main(folders)
 
@@ -197,8 +248,8 @@ def main(arguments: list[str]) -> None:
         if not (config.model / WORDS_FILE).exists():
             print(f"{WORDS_FILE}: as shipped")
             shutil.copy(config.shipped / WORDS_FILE, config.model / WORDS_FILE)
-        if network != shipped.embedding_network and synthesizer.removed(config.model):
-            print("synthesizer: none; the one in the folder was trained for another network, and is removed")
+        if network != shipped.embedding_network:
+            synthesizer.removed(config.model)  # whichever network that was for
         if any((config.data / "brand-marks").glob("images*.zip")):
             fit_on_packs(config, network, shipped)
         else:

@@ -158,11 +158,16 @@ def _take_step(optimizer: torch.optim.Optimizer, progress: float, config: Config
     optimizer.step()
 
 
-def train(config: Config) -> tuple[DeltaEncoder, Tensor]:
-    """The network, and a bank of codes (bank, code) of pairs of base pictures. SystemExit without any feature file."""
-    sets = [features.read(path) for path in sorted(config.features.glob("*.npz"))]
+def read_sets(folder: Path) -> list[features.FeatureSet]:
+    """SystemExit without any feature file."""
+    sets = [features.read(path) for path in sorted(folder.glob("*.npz"))]
     if not sets:
-        raise SystemExit(f"--features {config.features}: no .npz is there; `python -m training features` makes them")
+        raise SystemExit(f"--features {folder}: no .npz is there; `python -m training features` makes them")
+    return sets
+
+
+def train(config: Config, sets: Sequence[features.FeatureSet]) -> tuple[DeltaEncoder, Tensor]:
+    """The network, and a bank of codes (bank, code) of pairs of pictures; both of numbers that half precision has."""
     shelves, base = [Shelf.of(found) for found in sets], union(sets)
     torch.manual_seed(config.seed)
     network = DeltaEncoder(base.vectors.shape[1], hidden=config.hidden, code=config.code, dropout=config.dropout, residual=True)
@@ -171,7 +176,7 @@ def train(config: Config) -> tuple[DeltaEncoder, Tensor]:
     codes = delta_encoder.codes_of(network, base, base.pairs(config.bank, torch.Generator().manual_seed(config.seed)))
     network.train()
     teach(network, shelves, codes, config)
-    return network.eval(), codes
+    return network.eval().half().float(), codes.half().float()  # what is stored is what is exported and compared
 
 
 def union(sets: Sequence[features.FeatureSet]) -> Base:
@@ -290,5 +295,4 @@ def _real_share_of(folder: Path) -> float:
 
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Train the synthesizer that ships.")
-    network, codes = train(config)
-    write(network.half().float(), codes.half().float(), config)  # rounded first: what is stored is what is compared
+    write(*train(config, read_sets(config.features)), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tests.training.packs import draw_print_packs, draw_training_packs, photogra
 from training import calibrate, fit, synthesizer  # noqa: E402
 from training.calibrate import Enroller  # noqa: E402
 from training.delta_encoder import DeltaEncoder  # noqa: E402
+from training.fit import Photographed, right_first  # noqa: E402
+from training.synthesizer import NO_SYNTHESIS, Synthesis  # noqa: E402
 
 
 @pytest.fixture
@@ -78,15 +81,66 @@ def test_a_copy_of_what_ships_keeps_its_proofs_and_says_what_it_learnt_from(ship
     assert json.loads((copy / "manifest.json").read_text())["training"]["command"].startswith("by hand; ")
 
 
-def test_a_synthesizer_stays_with_the_network_that_it_was_trained_for(mine: Path, shipped: Path, tmp_path: Path) -> None:
+def put_synthesizer(folder: Path) -> None:
     network, codes = DeltaEncoder(DIM, hidden=4, code=2, dropout=0.0, residual=True), torch.randn(5, 2)
+    synthesizer.write(network.eval(), codes, synthesizer.Config(models=folder))
+
+
+def test_a_synthesizer_stays_with_the_network_that_it_was_trained_for(mine: Path, shipped: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shipped, tmp_path / "copy"))
     for folder in (mine, copy):
-        synthesizer.write(network.eval(), codes, synthesizer.Config(models=folder))
+        put_synthesizer(folder)
     pictures = draw_folder(tmp_path / "pictures")
     assert run(copy, pictures, shipped).model_set.real_share == synthesizer.Config.real_share
-    assert run(mine, pictures, shipped).synthesis is None
+    assert run(mine, pictures, shipped).synthesis is None  # too few classes to teach another
     assert not (mine / synthesizer.DECODER_FILE).exists()
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = synthesizer.train
+    monkeypatch.setattr(synthesizer, "train", lambda config, sets: train(replace(config, steps=2, episodes=2), sets))
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("helps", [True, False])
+def test_another_network_is_given_a_synthesizer_where_it_helps_classes_that_it_does_not_know(
+    mine: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helps: bool
+) -> None:
+    monkeypatch.setattr(fit, "LEAST_FOR_SYNTHESIS", 12)
+    worth = {True: 0.5 + (0.1 if helps else -0.1), False: 0.5}
+    asked: list[int] = []
+
+    def right_first(classes: Sequence[Photographed], synthesis: Synthesis, seed: int) -> float:
+        asked.append(len(classes))
+        return worth[synthesis is not NO_SYNTHESIS]
+
+    monkeypatch.setattr(fit, "right_first", right_first)
+    fitted_on: list[int] = []
+    calibrated = fit.calibration_on
+    monkeypatch.setattr(
+        fit, "calibration_on", lambda classes, config: fitted_on.append(len(classes)) or calibrated(classes, config)
+    )
+    loaded = run(mine, draw_folder(tmp_path / "pictures", classes=13), shipped)
+    assert asked == [6, 6]
+    assert fitted_on == [6 if helps else 13]
+    assert (loaded.synthesis is not None) == helps == (mine / synthesizer.DECODER_FILE).exists()
+    assert len(loaded.model_set.cohort) == 13  # what the service compares with may be of any class
+
+
+def test_a_synthesizer_is_judged_by_the_pictures_that_find_their_own_class() -> None:
+    """Examples all point one way; only what is made of them tells their classes apart."""
+    size = 4
+    unit = np.eye(size, dtype=np.float32)
+    example = Example("0", Box(0, 0, 9, 9), np.full(size, 0.5, np.float32), 0.0)
+    classes = [Photographed([example] * 2, unit[[n, n]], unit[[n, n]], unit[[n]]) for n in range(size)]
+    order = iter(range(10**6))
+
+    def of_the_next_class(support: np.ndarray, seed: int) -> np.ndarray:
+        return unit[None, None, next(order) % size].repeat(len(support), 0)
+
+    assert right_first(classes, NO_SYNTHESIS, 0) == 0.25  # the first of equals
+    assert right_first(classes, Synthesis(of_the_next_class, 0.5), 0) == 1.0
 
 
 def test_what_the_look_of_a_place_is_worth_is_not_taken_over_from_another_network(
@@ -97,12 +151,14 @@ def test_what_the_look_of_a_place_is_worth_is_not_taken_over_from_another_networ
     assert proof == replace(before, look=0.0, looked_from=fit.NEVER)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_the_packs_of_the_project_are_fitted_on_as_its_own_stages_do(mine: Path, shipped: Path, tmp_path: Path) -> None:
     packs = tmp_path / "packs"
     draw_training_packs(packs)
     draw_print_packs(packs)
     loaded = run(mine, packs, shipped, **{"target-far": 0.1})
     assert loaded.model_set.calibration.target_far == 0.1
+    assert loaded.synthesis is not None
     assert loaded.model_set.calibration.proof not in (calibrate.UNFITTED, read_model_set(shipped).model_set.calibration.proof)
 
 

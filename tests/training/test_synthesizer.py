@@ -44,6 +44,10 @@ def config(tmp_path: Path) -> Config:
     )  # fmt: skip
 
 
+def trained(config: Config) -> tuple[DeltaEncoder, torch.Tensor]:
+    return synthesizer.train(config, synthesizer.read_sets(config.features))
+
+
 def one_shot_accuracy(network: DeltaEncoder, codes: torch.Tensor) -> tuple[float, float]:
     """Of new classes: by the shot alone, and by the shot moved towards what is made of it."""
     shelf = Shelf.of(toy(5))
@@ -56,20 +60,20 @@ def one_shot_accuracy(network: DeltaEncoder, codes: torch.Tensor) -> tuple[float
 
 
 def test_teaching_makes_one_picture_tell_more_of_its_class(config: Config) -> None:
-    plain, taught = one_shot_accuracy(*synthesizer.train(config))
-    _, untaught = one_shot_accuracy(*synthesizer.train(replace(config, episodes=0)))
+    plain, taught = one_shot_accuracy(*trained(config))
+    _, untaught = one_shot_accuracy(*trained(replace(config, episodes=0)))
     assert taught > plain + 0.15
     assert taught > untaught + 0.1
 
 
-def test_a_folder_without_features_is_refused(config: Config, tmp_path: Path) -> None:
+def test_a_folder_without_features_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"no \.npz is there"):
-        synthesizer.train(replace(config, features=tmp_path / "none"))
+        synthesizer.read_sets(tmp_path / "none")
 
 
 def test_the_same_seed_makes_the_same_synthesizer(config: Config) -> None:
     short = replace(config, steps=5, episodes=5)
-    (one, codes), (other, codes_again) = synthesizer.train(short), synthesizer.train(short)
+    (one, codes), (other, codes_again) = trained(short), trained(short)
     assert torch.equal(codes, codes_again)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
