@@ -86,6 +86,7 @@ report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/acc
 	for task in grozi120-dev-5shot flickrlogos27-dev-5shot; do \
 		$(BIN)/python -m training evaluate false-accepts --data $(DATA) --task $$task || exit 1; done
 	$(BIN)/python -m training evaluate scan --data $(DATA)
+	$(BIN)/python -m training evaluate brands --data $(DATA)
 	for task in flickrlogos27-dev:5 grozi120-dev:20; do for shots in 1 2 5; do \
 		$(BIN)/python -m training evaluate classify --data $(DATA)/$${task%:*} --way $${task#*:} --shot $$shots --episodes 500 --skip-small \
 			--model models,teacher,histogram,hog --out docs/accuracy/classify-$${task%:*}-$${shots}shot.json || exit 1; done; done

@@ -22,6 +22,7 @@ STAGES = {
     "evaluate tasks": "training.evaluate.few_shot",
     "evaluate synthesis": "training.evaluate.synthesis",
     "evaluate false-accepts": "training.evaluate.false_accepts",
+    "evaluate brands": "training.evaluate.brands",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
     "report": "training.evaluate.report",

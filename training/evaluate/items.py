@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,12 @@ from PIL import Image
 from app.domain.values import Box, Upload
 from training import data, render
 
-Form = Literal["stored", "clean", "hard"]  # the file as it is; a mark on a ground that shows it; a hard render of a mark
+Form = Literal["stored", "clean", "plain", "hard", "on paper"]  # the file as it is; a mark on a ground that shows it; rendered
+RENDERED: dict[str, render.RenderSpec] = {
+    "plain": render.PLAIN,
+    "hard": render.HARD,
+    "on paper": replace(render.HARD, p_flat=1),  # no photograph is in it, so that it may be shown
+}
 
 MARGIN = 0.0  # boxes are tight
 RENDER_PX = 128  # of the renders that are reported (rule 9 of the data folder's README)
@@ -99,13 +104,24 @@ def _marks(pack: Path) -> list[AskedItem]:
     """Mark number 0 of each brand that is for reporting: clean to be shown, rendered to be asked."""
     marks = [item for item in data.pack_items(pack, split=lambda split: split == "8") if Path(item.entry).stem == "0"]
     clean = [AskedItem(mark.entry, mark.class_name, mark.entry, mark, may_ask=False, form="clean") for mark in marks]
-    hard = [AskedItem(f"{i.id}@hard", i.class_name, f"{i.id}@hard", i.source, may_support=False, form="hard") for i in clean]
-    return clean + hard
+    return clean + [rendered_of(item, "hard") for item in clean]
 
 
 PARTS: dict[str, Callable[[Path], list[AskedItem]]] = {
     "": _whole, "iconic": _iconic, "fresh": _fresh, "scenes": _scenes, "split8": _marks,
 }  # fmt: skip
+
+
+def brands(pack: Path) -> tuple[list[AskedItem], list[AskedItem]]:
+    """Mark number 0 of every brand, clean -> those, and of split 8, which nothing was learnt from, a plain and a hard render."""
+    marks = [item for item in data.pack_items(pack) if Path(item.entry).stem == "0"]
+    shown = [AskedItem(mark.entry, mark.class_name, mark.entry, mark, may_ask=False, form="clean") for mark in marks]
+    unseen = [item for item in shown if item.source.entry.startswith("8/")]
+    return shown, [rendered_of(item, form) for form in ("plain", "hard") for item in unseen]
+
+
+def rendered_of(item: AskedItem, form: Form) -> AskedItem:
+    return replace(item, id=f"{item.id}@{form}", photograph=f"{item.id}@{form}", may_support=False, may_ask=True, form=form)
 
 
 def scanned_objects(pack: Path) -> tuple[list[AskedItem], list[AskedItem]]:
@@ -188,7 +204,9 @@ def _annotations(pack: Path) -> dict[str, Any]:
 
 def uploads_of(items: Sequence[AskedItem], folder: Path) -> list[Upload]:
     """What a person would send of each item; photographs that marks are rendered on come from the packs in `folder`."""
-    renders = hard_renders([item for item in items if item.form == "hard"], folder)
+    renders: dict[str, Image.Image] = {}
+    for form in RENDERED:
+        renders |= renders_of([item for item in items if item.form == form], folder)
     stored = data.stored_bytes(item.source for item in items)
     return [_upload(item, one, renders) for item, one in zip(items, stored, strict=True)]
 
@@ -197,7 +215,7 @@ def _upload(item: AskedItem, stored: bytes, renders: dict[str, Image.Image]) -> 
     match item.form:
         case "clean":
             return Upload(as_png(on_a_ground_that_shows_it(Image.open(io.BytesIO(stored)))))
-        case "hard":
+        case "plain" | "hard" | "on paper":
             return Upload(as_png(renders[item.id]))
     return Upload(stored, None if item.source.box is None else whole_pixels(item.source.box))
 
@@ -233,8 +251,8 @@ def as_png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def hard_renders(items: Sequence[AskedItem], folder: Path) -> dict[str, Image.Image]:
-    """One hard render of each mark, by id. The same ones each time that the same items are given."""
+def renders_of(items: Sequence[AskedItem], folder: Path) -> dict[str, Image.Image]:
+    """A render of each mark, all of one form, by id. The same ones each time that the same items are given."""
     if not items:
         return {}
     marks = data.load([item.source for item in items], side_px=RENDER_PX, mode="RGBA")
@@ -244,7 +262,7 @@ def hard_renders(items: Sequence[AskedItem], folder: Path) -> dict[str, Image.Im
         torch.manual_seed(RENDER_SEED)
         for faces, aspects in zip(marks.pixels.split(RENDERED_AT_ONCE), marks.aspects.split(RENDERED_AT_ONCE), strict=True):
             grounds = scenes[torch.randint(len(scenes), (len(faces),))]
-            rendered = render.render(faces.float() / 255, aspects, grounds.float() / 255, render.HARD)
+            rendered = render.render(faces.float() / 255, aspects, grounds.float() / 255, RENDERED[items[0].form])
             pictures += list((rendered * 255).round().byte().permute(0, 2, 3, 1).numpy())
     ordered = sorted(items, key=lambda item: (item.class_name, item.source.entry))  # as `data.load` lays them
     return {item.id: Image.fromarray(picture) for item, picture in zip(ordered, pictures, strict=True)}

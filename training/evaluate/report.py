@@ -96,6 +96,22 @@ enrolled ({packs}). Means over pictures; resampled are things, and the pictures 
 candidates; resampled with them.
 """
 
+BRANDS = """
+## Brands never learnt from, among all others
+
+    python -m training evaluate brands --data DIR
+
+One clean mark of each of {enrolled} brands enrolled; {asked} of them, which nothing was learnt from, asked in one *plain* and
+one *hard* render each (`training/render.py`), 128 px. Through the service; resampled are the marks. With `off` by the look alone.
+"""
+
+CONFUSIONS = """
+Some that were taken for another brand, of those whose marks are in the public domain, in hard renders on plain ground: what was
+asked, what it is, and what it was taken for. The service was most sure of the first.
+
+![confusions](accuracy/confusions.webp)
+"""
+
 TRADE_OFF = """
 Were the first candidate accepted above one probability, so drawn that a share of the foreign pictures is accepted:
 """
@@ -288,6 +304,22 @@ def _scan(result: Result) -> str:
     return f"{about}\n{main}\nPaired differences of top-1, in points: {gains or 'none'}.\n\n{sources}{TRADE_OFF}\n{trade_off}"
 
 
+def brands_section(results: list[Result]) -> str:
+    return "".join(_brands(result) for result in results)
+
+
+def _brands(result: Result) -> str:
+    by_setting = result["brands"]
+    asked = next(iter(by_setting.values()))["plain"]["pictures"]
+    rows = (
+        [setting, form, interval(found["top_1"]), *answered(found["answers"]), times(result)]
+        for setting, forms in by_setting.items()
+        for form, found in forms.items()
+    )
+    about = BRANDS.format(enrolled=f"{result['enrolled']:,}", asked=f"{asked:,}")
+    return f"{about}\n{table(['FIRSTSIGHT_VERIFY', 'render', 'top-1', *ANSWERED, 'scored'], rows)}{CONFUSIONS}"
+
+
 def detect_section(results: list[Result]) -> str:
     names = {
         "pooled_ap50": "pooled AP50",
@@ -310,8 +342,8 @@ def detect_section(results: list[Result]) -> str:
 
 
 SECTIONS = {
-    "arms": embedding_section, "classify": classify_section,
-    "service": service_section, "false_accepts": false_accepts_section, "scan": scan_section, "detect": detect_section,
+    "arms": embedding_section, "classify": classify_section, "service": service_section,
+    "false_accepts": false_accepts_section, "scan": scan_section, "brands": brands_section, "detect": detect_section,
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_the_first_mark_of_a_brand_is_shown_clean_and_asked_as_a_render(marks: P
 
 def test_renders_are_the_same_each_time_and_each_is_of_its_own_mark(marks: Path) -> None:
     hard = [item for item in items.items_of(marks, "split8") if item.form == "hard"]
-    once, again = items.hard_renders(hard, marks.parent), items.hard_renders(hard[::-1], marks.parent)
+    once, again = items.renders_of(hard, marks.parent), items.renders_of(hard[::-1], marks.parent)
     assert list(once) != list(again) or len(once) == 3
     for name, picture in once.items():
         assert (np.asarray(picture) == np.asarray(again[name])).all()

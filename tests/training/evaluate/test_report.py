@@ -62,11 +62,21 @@ FALSE_ACCEPTS = {
         {"classes": 1000, "shots": 5, "accepted_right": NUMBERS, "answers": SHARES, "foreign_matched": NUMBERS, "foreign": SHARES}
     ],
 }  # fmt: skip
+FORMS = {form: {"pictures": 1315, "top_1": NUMBERS, "answers": SHARES} for form in ("plain", "hard")}
+BRANDS = {"enrolled": 12243, "on_paper": 400, "brands": {"auto": FORMS, "off": FORMS}, "times_scored": 1}
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    for name, result in {"a": PLAIN, "b": SERVICE, "c": SCAN, "d": DETECT, "e": CLASSIFY, "f": FALSE_ACCEPTS}.items():
+    for name, result in {
+        "a": PLAIN,
+        "b": SERVICE,
+        "c": SCAN,
+        "d": DETECT,
+        "e": CLASSIFY,
+        "f": FALSE_ACCEPTS,
+        "g": BRANDS,
+    }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     report.main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     return (tmp_path / "page.md").read_text()
@@ -82,6 +92,8 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
     assert f"| p | 1,000 | 5 | {ANY} | 10.0 | 20.0 | 10.0 | {ANY} | 20.0 | 2 | 3 times |" in page
     assert "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for 1 %" in page
+    assert f"| off | hard | {ANY} | 60.0 | 10.0 | 20.0 | 10.0 | 1 times |" in page
+    assert "each of 12,243 brands enrolled; 1,315 of them" in page
     assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
     assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
     assert "beside 3,119 package" in page.replace("\n", " ")
@@ -90,13 +102,13 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
 
 def test_what_the_page_shows_is_drawn_beside_the_results(page: str, tmp_path: Path) -> None:
     shown = re.findall(r"!\[.*\]\(accuracy/(.*)\)", page)
-    assert sorted(shown) == sorted(file.name for file in tmp_path.glob("*.svg"))
-    assert len(shown) == 3
+    assert sorted(shown) == sorted(["confusions.webp", *(file.name for file in tmp_path.glob("*.svg"))])
+    assert len(shown) == 4
 
 
 def test_each_section_says_its_command(page: str) -> None:
     sections = page.split("\n## ")[1:]
-    assert len(sections) == 6
+    assert len(sections) == 7
     for section in sections:
         assert "\n    python -m training evaluate " in section
 
