@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from app.domain.values import Example, FloatArray, PixelArray, Provenance
 from app.domain.views import crop, view_boxes
 from training import data, points, render, run, synthesizer
 from training.batches import BOX_PACKS, CLASS_PACKS, HELD_BACK_PACKS, LEFT_OUT, held_back, photograph_items, training_split
+from training.evaluate.open_set import calibration_error, reliability
+from training.evaluate.rules import probabilities_of
 from training.synthesizer import NO_SYNTHESIS, Synthesis
 
 TARGET_FAR = 5e-4
@@ -352,6 +355,23 @@ def print_report(measured: Sequence[Measured], calibration: Calibration) -> None
             f"{shots} shots: threshold {limits.mean():.3f} ± {limits.std():.3f}, own pictures accepted {accepted:.3f}, "
             f"foreign by one class {foreign:.5f}, by any of {', '.join(any_of)}"
         )
+    for shots, error in calibration_errors(measured, calibration, seed=1).items():
+        print(
+            f"{shots} shots: probabilities are off by {error:.3f} in {CALIBRATED_CLASSES} classes, half of what is asked foreign"
+        )
+
+
+def calibration_errors(measured: Sequence[Measured], calibration: Calibration, *, seed: int) -> dict[int, float]:
+    """The expected calibration error by number of shots, in random galleries; give another seed than what was fitted on had."""
+    by_shots: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for shots, margin, right, _ in top_candidates(measured, calibration, seed):
+        # The law is linear, so that it takes whole arrays as it takes numbers.
+        log_odds: Any = calibration.log_odds(margin, reference=0.0, examples=int(shots[0]))  # type: ignore[arg-type]
+        by_shots.setdefault(int(shots[0]), []).append((probabilities_of(log_odds), right))
+    return {
+        shots: calibration_error(reliability(*(np.concatenate(part) for part in zip(*found, strict=True))))
+        for shots, found in sorted(by_shots.items())
+    }
 
 
 # Limits on the picture itself; how they were measured: `python -m training warning-limits`.

@@ -87,6 +87,27 @@ def test_the_fitted_probability_is_the_one_that_drew_the_answers() -> None:
     assert calibrate.fit_probability(found) == pytest.approx((8, 2, 0.5, -0.25), abs=0.3)
 
 
+def test_probabilities_are_off_by_how_sure_they_are_of_what_is_wrong() -> None:
+    """Half of what is asked is foreign and as alike as what is known: half of the answers are right, whatever is claimed."""
+    asked = np.full((4, calibrate.ASKED, 4), 0.1)
+    asked[np.arange(4), :, np.arange(4)] = 0.8
+    foreign = np.tile([0.8, 0.1, 0.1, 0.1], (50, 1))
+    each = calibrate.Measured(2, asked[np.arange(4), :, np.arange(4)], asked, foreign, np.full(4, 0.2))
+    plain = {"slope": 10.0, "slope_log_examples": 0.0, "offset": 0.0, "offset_log_examples": 0.0, "above_cohort": 0.0}
+    calibration = replace(
+        calibrate.placeholder_model_set(np.eye(2)).calibration,
+        **plain,
+        threshold_floor=0.0,
+        threshold_share=0.0,
+        typical_threshold=0.8,
+    )
+    errors = {
+        claimed: calibrate.calibration_errors([each], replace(calibration, offset=offset), seed=0)[2]
+        for claimed, offset in ((0.5, 0.0), (0.9, float(np.log(9))))
+    }
+    assert errors == {0.5: pytest.approx(0.0, abs=1e-6), 0.9: pytest.approx(0.4, abs=1e-6)}
+
+
 def test_the_ambiguous_margin_is_where_the_better_of_two_is_right_nine_times_in_ten() -> None:
     gap = np.linspace(0, 1, 10_000)
     right = np.random.default_rng(0).random(10_000) < np.minimum(1.0, 0.5 + gap)  # 0.9 at a gap of 0.4
