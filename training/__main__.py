@@ -8,6 +8,7 @@ import sys
 STAGES = {
     "embedding": "training.backbone",
     "mini-imagenet": "training.mini_imagenet",
+    "benchmark": "training.benchmark",
     "features": "training.features",
     "delta-encoder": "training.delta_encoder",
     "synthesizer": "training.synthesizer",

@@ -12,6 +12,7 @@ halves the picture, the sides grow from 48 to 80 px during the run, the weights 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -76,14 +77,20 @@ def read_network(path: Path) -> tuple[ResNet10, Tensor]:
     tensors = load_file(path)
     weights = {name: tensor.float() for name, tensor in (run.without_prefix("average", tensors) or tensors).items()}
     centre = weights.pop("centre", torch.zeros(()))
+    network = network_of(weights)
+    if centre.shape not in ((), (network.features,)):
+        raise ValueError(f"its centre is {tuple(centre.shape)}, its features are ({network.features},)")
+    return network.eval().to(memory_format=torch.channels_last), centre
+
+
+def network_of(weights: Mapping[str, Tensor]) -> ResNet10:
+    """ValueError for other weights."""
     try:
         network = ResNet10(width=2 * len(weights["stem.0.weight"]))
         network.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         raise ValueError("it does not hold the weights of training.mini_imagenet.ResNet10") from error
-    if centre.shape not in ((), (network.features,)):
-        raise ValueError(f"its centre is {tuple(centre.shape)}, its features are ({network.features},)")
-    return network.eval().to(memory_format=torch.channels_last), centre
+    return network
 
 
 class Learner(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,16 @@ import torch
 from PIL import Image
 
 from app.adapters.images import resize
-from app.adapters.model_set import LoadedModelSet, read_model_set
-from app.adapters.networks import OnnxEmbedder
-from training import mini_imagenet, run
+from app.adapters.model_set import read_model_set
+from app.adapters.networks import OnnxEmbedder, open_synthesizer
+from training import export, mini_imagenet, run
 from training.backbone import Backbone
+from training.benchmark import BACKBONE_FILE, DELTA_FILE, read_delta_encoder
 from training.discriminant import untrained
-from training.evaluate.rules import unit
-from training.export import Served
+from training.evaluate.rules import Moved, Rule, Served, unit
 from training.teacher import TEACHER, Teacher
 
 NAMED = ("histogram", "hog", "random", "teacher")  # and any path of a model set or a network
-BENCHMARK_FILE = "backbone.safetensors"
 THREADS = 2
 NORMS_FITTED_TO = 512  # pictures, of the arm `random`
 
@@ -73,7 +73,7 @@ def shipped(models: Path) -> Arm:
 def random_weights(pictures: Sequence[Image.Image]) -> Arm:
     """What ships before it was trained, its norms fitted to 512 of the pictures: what architecture and colour give alone."""
     torch.manual_seed(0)
-    network = Served(untrained(Backbone()))
+    network = export.Served(untrained(Backbone()))
     chosen = torch.randperm(len(pictures))[:NORMS_FITTED_TO].tolist()
     with torch.no_grad():
         for norm in (module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)):
@@ -158,25 +158,41 @@ def network_file(path: Path) -> Path:
     """The file that an arm is made of: what `path` is, or what lies in that folder. ValueError for anything else."""
     if not path.exists():
         raise ValueError(f"no arm has that name, and there is no such path; the names are {', '.join(NAMED)}")
-    inside = [path / name for name in ("manifest.json", BENCHMARK_FILE) if (path / name).is_file()]
+    inside = [path / name for name in ("manifest.json", BACKBONE_FILE) if (path / name).is_file()]
     if path.is_dir() and not inside:
-        raise ValueError(f"the folder holds neither manifest.json nor {BENCHMARK_FILE}")
+        raise ValueError(f"the folder holds neither manifest.json nor {BACKBONE_FILE}")
     found = inside[0] if path.is_dir() else path
     if found.suffix not in (".onnx", ".safetensors") and found.name != "manifest.json":
         raise ValueError("a file ends in .onnx or .safetensors")
     return found
 
 
-def arm_at(path: Path) -> tuple[Arm, LoadedModelSet | None]:
-    """The arm of a model set (with that, for what it decides by), of an ONNX file or of weights of the benchmark network.
+@dataclass(frozen=True)
+class Opened:
+    """An arm, and the rule that it decides by itself, if it has one; `calibrated`: its scores are log-odds."""
+
+    embed: Arm
+    own_rule: Rule | None = None
+    calibrated: bool = False
+
+
+def arm_at(path: Path) -> Opened:
+    """The arm of a model set, of an ONNX file or of weights of the benchmark network, with the delta-encoder beside them.
 
     ValueError for what is none of these or cannot be opened.
     """
     file = network_file(path)
     try:
         if file.name == "manifest.json":
-            return shipped(file.parent), read_model_set(file.parent)
-        return (bare_network(file) if file.suffix == ".onnx" else benchmark(file)), None
+            loaded = read_model_set(file.parent)
+            return Opened(shipped(file.parent), Served(loaded.model_set, open_synthesizer(loaded)), calibrated=True)
+        if file.suffix == ".onnx":
+            return Opened(bare_network(file))
+        beside = file.parent / DELTA_FILE
+        if file.name != BACKBONE_FILE or not beside.is_file():
+            return Opened(benchmark(file))
+        synthesis = read_delta_encoder(beside)
+        return Opened(benchmark(file), Moved(synthesis.synthesize, synthesis.real_share))
     except ValueError:
         raise
     except Exception as error:  # those of ONNX Runtime, of safetensors and of model sets have no common base but this

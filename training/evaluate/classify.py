@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from app.adapters.networks import open_synthesizer
 from training import run
 from training.evaluate import arms, draws, sources
 from training.evaluate.draws import EpisodeList, Plan, Population
@@ -27,7 +26,7 @@ from training.evaluate.intervals import Interval
 from training.evaluate.items import AskedItem
 from training.evaluate.near_duplicates import groups_of, perceptual_hashes
 from training.evaluate.results import write_counted
-from training.evaluate.rules import NearestMean, Served
+from training.evaluate.rules import NearestMean
 from training.evaluate.scored import Figures, Scored, calibration_of, score
 from training.teacher import TEACHER
 
@@ -139,10 +138,9 @@ def evaluate(measured: Sequence[Measured], population: Population, listed: Episo
         if first is not None:
             pairs[f"{measured[0].name} - {one.name}"] = figures.difference(first, scored)
         first = first or scored
-        if one.loaded is not None:
-            own_rule = Served(one.loaded.model_set, open_synthesizer(one.loaded))
-            served = score(own_rule, population, listed, asked_as, shown_as)
-            calibrated = calibration_of(served)
+        if one.own_rule is not None:
+            served = score(one.own_rule, population, listed, asked_as, shown_as)
+            calibrated = calibration_of(served) if one.calibrated else {"ece": None}
             found[one.name] |= {"ece": calibrated["ece"], "own_rule": figures.of(served) | calibrated}
             _print_line(f"{one.name}, {OWN_RULE}", found[one.name]["own_rule"])
             pairs[f"{one.name}, {OWN_RULE} - {one.name}"] = figures.difference(served, scored)

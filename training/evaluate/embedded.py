@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.adapters.model_set import LoadedModelSet
 from training.evaluate import arms, sources
 from training.evaluate.arms import Arm
 from training.evaluate.items import AskedItem
-from training.evaluate.rules import unit
+from training.evaluate.rules import Rule, unit
 
 DECODED_AT_ONCE = 64
 VIEW_SHARES = (0.5, 1.0)  # of the area of a picture, where a support has several views
@@ -30,7 +29,8 @@ class Measured:
 
     name: str
     embed: Arm
-    loaded: LoadedModelSet | None = None  # what decides and calibrates, where it is a whole model set
+    own_rule: Rule | None = None  # as it decides itself, beside the nearest mean
+    calibrated: bool = False  # whether the scores of that rule are log-odds
     sha256: str | None = None  # of the file that it is
 
 
@@ -57,11 +57,11 @@ def _measured(wanted: str, items: Sequence[AskedItem], teacher: Path) -> Measure
                 return Measured(wanted, arms.random_weights(_some_of(items)))
             case "histogram" | "hog":
                 return Measured(wanted, arms.histogram if wanted == "histogram" else arms.hog)
-        embed, loaded = arms.arm_at(path)
+        opened = arms.arm_at(path)
     except ValueError as error:
         raise SystemExit(f"--model {wanted}: {error}") from error
     sha256 = hashlib.sha256(arms.network_file(path).read_bytes()).hexdigest()
-    return Measured(name or path.resolve().name, embed, loaded, sha256)
+    return Measured(name or path.resolve().name, opened.embed, opened.own_rule, opened.calibrated, sha256)
 
 
 def _some_of(items: Sequence[AskedItem]) -> list[Image.Image]:

@@ -73,7 +73,7 @@ def reliability(result: Result, out: Path) -> None:
 
     ValueError for a result without a model set: no other arm gives probabilities.
     """
-    curves = {name: arm["own_rule"] for name, arm in result["classify"].items() if arm["own_rule"]}
+    curves = {name: arm["own_rule"] for name, arm in result["classify"].items() if "reliability" in (arm["own_rule"] or {})}
     if not curves:
         raise ValueError("the result has no model set, and other arms give no probabilities")
     with mpl.rc_context(CALM):

@@ -71,6 +71,18 @@ class Served:
         return self._models[shown]
 
 
+class Moved:
+    """Nearest mean of supports, each moved first towards the mean of what a synthesizer makes of it."""
+
+    def __init__(self, synthesize: Synthesize, real_share: float) -> None:
+        self._synthesize, self._real_share = synthesize, real_share
+
+    def enrol(self, vectors: np.ndarray, shown: np.ndarray) -> Scores:
+        support = vectors[shown.ravel()].astype(np.float32)
+        nearer = moved(support, self._synthesize(support, 0), self._real_share)
+        return NearestMean().enrol(nearer, np.arange(len(nearer)).reshape(shown.shape))
+
+
 def probabilities_of(log_odds: np.ndarray) -> np.ndarray:
     """Log-odds (n,) -> probabilities (n,), by the domain's function."""
     return np.array([probability_of(one) for one in log_odds.tolist()])

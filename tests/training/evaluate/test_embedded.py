@@ -20,7 +20,7 @@ from tests.training.packs import photograph, write_folder  # noqa: E402
 from training import mini_imagenet  # noqa: E402
 from training.evaluate import arms, embedded, sources  # noqa: E402
 from training.evaluate.items import AskedItem  # noqa: E402
-from training.evaluate.rules import unit  # noqa: E402
+from training.evaluate.rules import Served, unit  # noqa: E402
 
 PICTURES = [photograph(n) for n in range(5)]
 
@@ -50,7 +50,8 @@ def test_a_model_set_embeds_as_it_serves_and_brings_its_calibration(tmp_path: Pa
     served = OnnxEmbedder((models / "embedding.onnx").read_bytes())(arms.squares(PICTURES, SIDE_PX)).embedding
     assert found.embed(PICTURES) == pytest.approx(served, abs=1e-6)
     assert found.name == "models"
-    assert found.loaded is not None
+    assert isinstance(found.own_rule, Served)
+    assert found.calibrated
 
 
 def test_a_bare_network_gives_its_first_output_at_unit_length(tmp_path: Path, items: list[AskedItem]) -> None:
@@ -58,7 +59,7 @@ def test_a_bare_network_gives_its_first_output_at_unit_length(tmp_path: Path, it
     found = arm(f"mine={tmp_path / 'net.onnx'}", items)
     served = OnnxEmbedder(tiny_network())(arms.squares(PICTURES, SIDE_PX)).embedding
     assert found.embed(PICTURES) == pytest.approx(served, abs=1e-6)
-    assert (found.name, found.loaded) == ("mine", None)
+    assert (found.name, found.own_rule) == ("mine", None)
 
 
 def test_weights_of_the_benchmark_network_are_centred_where_the_file_says_so(tmp_path: Path, items: list[AskedItem]) -> None:
