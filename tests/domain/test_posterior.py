@@ -1,0 +1,98 @@
+"""Boxes of classes from what a detector's network says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from app.domain.posterior import Fit, Known, Regions, background_of, kept_boxes, overlaps, probabilities_of, see, similarities_to
+
+HERE, NEAR, THERE = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 50, 60, 60]  # HERE and NEAR share 90 of 110
+
+
+def unit(*degrees: float) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+
+
+def regions(boxes: list[list[float]], objectness: list[float], degrees: list[float]) -> Regions:
+    return Regions(np.array(boxes, np.float32), np.array(objectness, np.float32), unit(*degrees))
+
+
+# Class a looks two ways, at 0 and 90 degrees; b at 180.
+KNOWN = Known.of([("a", unit(0, 90)), ("b", unit(180))])
+
+
+def test_overlaps_by_hand() -> None:
+    found = overlaps(np.array([HERE, THERE]), np.array([HERE, NEAR, [0, 0, 0, 0]]))
+    assert found == pytest.approx(np.array([[1, 90 / 110, 0], [0, 0, 0]]))
+
+
+def test_a_class_is_as_near_as_its_nearest_representative() -> None:
+    assert similarities_to(KNOWN, unit(80)) == pytest.approx(
+        np.array([[math.cos(math.radians(10)), math.cos(math.radians(100))]]), abs=1e-6
+    )
+
+
+def test_probabilities_by_hand() -> None:
+    # d^2 = 2 - 2 cos = 0, 2 and 4; exp(-d^2 / (2 * 0.5^2)).
+    found = probabilities_of(np.array([[1.0, 0.0, -1.0]]), 0.5)
+    assert found == pytest.approx(np.array([[1, math.exp(-4), math.exp(-8)]]))
+    assert background_of(found) == pytest.approx([0.0])
+    assert background_of(np.array([[0.2, 0.7]])) == pytest.approx([0.3])
+
+
+def test_one_thing_is_seen_once_in_a_class_but_may_be_of_another_one_too() -> None:
+    seen = see(regions([HERE, NEAR, THERE], [0.9, 0.8, 0.7], [0, 0, 90]), KNOWN, width=0.5, least=0.01)
+    # NEAR is HERE again, THERE is another thing of class a; class b is at a right angle to the last, far from the others.
+    assert list(zip(seen.class_numbers.tolist(), seen.regions.tolist(), strict=True)) == [(0, 0), (0, 2), (1, 2)]
+    assert seen.scores == pytest.approx([0.9**0.5, 0.7**0.5, math.exp(-4) * 0.7**0.5])
+    assert seen.similarities == pytest.approx([1, 1, 0], abs=1e-6)
+
+
+def test_no_more_than_asked_and_nothing_below_the_line() -> None:
+    there = regions([HERE, THERE], [0.9, 0.7], [0, 90])
+    assert len(see(there, KNOWN, width=0.5, most=1).scores) == 1
+    assert len(see(there, KNOWN, width=0.5, least=0.9).scores) == 1
+    assert len(see(there, KNOWN, width=0.5, least=0.99).scores) == 0
+
+
+def test_the_order_of_regions_does_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 100, (40, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (40, 2))], 1).astype(np.float32)
+    made = Regions(boxes, rng.uniform(0, 1, 40).astype(np.float32), unit(*rng.uniform(0, 360, 40)))
+    order = rng.permutation(40)
+    one, other = see(made, KNOWN, width=0.5), see(made.at(order), KNOWN, width=0.5)
+    assert one.scores == pytest.approx(other.scores)
+    assert one.regions.tolist() == order[other.regions].tolist()
+
+
+def test_boxes_are_kept_best_first_and_without_a_better_one_over_them() -> None:
+    boxes = np.array([NEAR, THERE, HERE], np.float32)
+    assert kept_boxes(boxes, np.array([0.5, 0.7, 0.6]), largest_overlap=0.5).tolist() == [1, 2]
+    assert kept_boxes(boxes, np.array([0.5, 0.7, 0.6]), largest_overlap=0.9).tolist() == [1, 2, 0]
+    assert kept_boxes(boxes[:0], np.array([]), largest_overlap=0.5).tolist() == []
+
+
+def test_proposals_are_things_whatever_they_are() -> None:
+    there = regions([HERE, NEAR, THERE], [0.5, 0.9, 0.7], [0, 180, 90])
+    assert there.proposals(2).boxes.tolist() == [NEAR, THERE]
+
+
+def test_a_picture_in_a_square_and_back() -> None:
+    fit = Fit(200, 100, 64)
+    assert (fit.size, fit.corner) == ((64, 32), (0, 16))
+    boxes = np.array([[50, 25, 100, 75]], np.float32)
+    assert fit.to_square(boxes).tolist() == [[16, 24, 32, 40]]
+    assert fit.to_picture(fit.to_square(boxes)).tolist() == boxes.tolist()
+    assert fit.to_picture(np.array([[-20, 0, 70, 60]], np.float32)).tolist() == [[0, 0, 200, 100]]
+
+
+def test_arrays_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="same m"):
+        Regions(np.zeros((2, 4), np.float32), np.zeros(3, np.float32), np.zeros((3, 2), np.float32))
+    with pytest.raises(ValueError, match="representative or more"):
+        Known.of([("a", np.zeros((0, 2), np.float32))])
