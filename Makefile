@@ -22,7 +22,7 @@ TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.
 # Folder with the data packs, for training and measuring.
 DATA ?= data
 
-.PHONY: help serve keys secrets drill demo test test-console check format bench docs lock train-embedding train-model-set report
+.PHONY: help serve keys secrets drill demo test test-console check format bench docs lock train-embedding train-model-set train-detector report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 	$(BIN)/python -m training synthesizer
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
 	$(BIN)/python -m training proofs --data $(DATA)
+
+train-detector: $(VENV)/dev  ## train the detector on the packs in DATA; again to go on
+	$(BIN)/python -m training detector --data $(DATA) $(ARGS)
 
 report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
 	$(BIN)/python -m training evaluate tasks --data $(DATA)

@@ -41,6 +41,7 @@ ALLOWED = {
     **dict.fromkeys(
         (
             "training.export",
+            "training.export_detector",
             "training.calibrate",
             "training.points",
             "training.features",

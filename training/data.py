@@ -164,7 +164,7 @@ class ClassSampler:
 
     def __init__(self, pictures: PictureSet, *, flatness: float) -> None:
         counts = pictures.counts
-        self.counts = counts
+        self.flatness, self.counts = flatness, counts
         self.starts = torch.cumsum(counts, 0) - counts  # (classes,) first picture of each: the set is sorted by class
         self.cumulative = torch.cumsum(counts.double() ** flatness, 0)
 

@@ -98,6 +98,15 @@ def draw_training_packs(folder: Path) -> None:
         write_boxes(folder / pack, photographs, [(f"{number}.webp", "thing", [4, 4, 40, 30]) for number in range(3)])
 
 
+def draw_detector_packs(folder: Path) -> None:
+    """Everything that `training detector` reads beside what `training embedding` does."""
+    draw_training_packs(folder)
+    write_zip(folder / "imagenet-1-per-class" / "images.zip", {f"train/x/{n}.webp": photograph(n) for n in range(6)})
+    photographs = {f"{number}.webp": photograph(200 + number) for number in range(3)}
+    boxes = [(f"{number}.webp", "thing", [4, 4, 40, 30]) for number in range(3)]
+    write_boxes(folder / "coco256", photographs, boxes)
+
+
 def _classes(splits: tuple[str, ...], count: int) -> dict[str, Image.Image]:
     return {
         f"{split}/{split}{label}/{number}.webp": photograph(100 * label + number)
