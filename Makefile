@@ -93,7 +93,9 @@ report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/acc
 	for task in flickrlogos27-dev:5 grozi120-dev:20; do for shots in 1 2 5; do \
 		$(BIN)/python -m training evaluate classify --data $(DATA)/$${task%:*} --way $${task#*:} --shot $$shots --episodes 500 --skip-small \
 			--model models,teacher,histogram,hog --out docs/accuracy/classify-$${task%:*}-$${shots}shot.json || exit 1; done; done
-	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA) --shots $$shots || exit 1; done
+	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA)/flickrlogos27-dev --shot $$shots --episodes 100 \
+		--episode-list training/episodes/flickrlogos27-dev-detect-$${shots}shot.json \
+		--out docs/accuracy/flickrlogos27-dev-detect-$${shots}shot.json || exit 1; done
 	$(BIN)/python -m training report
 
 # Universal: one file for Python 3.11 to 3.13 on any system. No registry's address is in it, and no torch: which build of torch is

@@ -81,17 +81,28 @@ def average_precision(ranking: Ranking, rows: np.ndarray, columns: np.ndarray) -
     `rows` (episodes,) and `columns` (classes,): how often each counts, as in a resample. Boxes of equal score enter the curve
     together, so that their order does not matter.
     """
+    recall, precision = curve(ranking, rows, columns)
+    return float(np.diff(recall, prepend=0.0) @ precision) if rows @ ranking.truths @ columns else float("nan")
+
+
+def precision_at_recall(ranking: Ranking, rows: np.ndarray, columns: np.ndarray, least: float) -> float:
+    """The best precision where a share `least` of what there is has been found; NaN where it never is."""
+    recall, precision = curve(ranking, rows, columns)
+    reached = recall >= least - 1e-9
+    return float(precision[reached][0]) if reached.any() else float("nan")
+
+
+def curve(ranking: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and monotone precision at each score, highest first; nothing where there is nothing to find."""
     wanted = float(rows @ ranking.truths @ columns)
-    if not wanted:
-        return float("nan")
+    if not wanted or not len(ranking.scores):
+        return np.zeros(0), np.zeros(0)
     order = np.argsort(-ranking.scores, kind="stable")
     weights = (rows[ranking.episodes] * columns[ranking.labels])[order]
     right = np.cumsum(weights * (ranking.verdicts[order] == Verdict.RIGHT))
-    ends = np.flatnonzero(np.append(np.diff(ranking.scores[order]) != 0, True)) if len(order) else order
-    recall = right[ends] / wanted
+    ends = np.flatnonzero(np.append(np.diff(ranking.scores[order]) != 0, True))
     precision = right[ends] / np.maximum(np.cumsum(weights)[ends], 1e-12)
-    monotone = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.diff(recall, prepend=0.0) @ monotone)
+    return right[ends] / wanted, np.maximum.accumulate(precision[::-1])[::-1]
 
 
 def precision_and_recall(ranking: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[float, float]:

@@ -1,69 +1,92 @@
-"""Whole photographs, a few boxes enrolled of each of five classes: which boxes does the service find?
+"""Whole photographs, a few boxes shown of each of some classes: what is found by the service, by a detector, by baselines?
 
-    python -m training evaluate detect --data DIR --shots 1
+    python -m training evaluate detect --data DIR/PACK --model detector=models/detector-320.onnx,quads --shot 1 --out FILE
 
-An episode enrols boxes in whole photographs and asks other whole photographs of its classes, through the service's own use cases
-in this process. Things of the episode's classes are the ground truth, however small. *Pooled* AP ranks all boxes of all classes
-and episodes in one list, as RepMet's published evaluation does; mean AP over classes beside it. Precision and recall are of the
-boxes that the service accepts.
+`--data` is a pack with boxes, or a folder with COCO annotations (`annotations.json`, `images/`). Every arm is shown the same
+boxes and asked the same photographs: of each class of the episode, and some that show none of them, without which false alarms
+are not measured. No photograph is both shown and asked in an episode. Things of the episode's classes are the ground truth,
+however small. *Pooled* AP ranks all boxes of all classes and episodes in one list; with repeats ignored it is what RepMet's
+published evaluation computes. Mean AP over classes stands beside it. Precision and recall are of the boxes that an arm accepts.
+
+`--model`, by commas, the first compared with each other one; `NAME=` before one names it:
+
+    FILE.onnx          a detector of `training export-detector`, scored by RepMet's posterior over the shown boxes, cut out
+    in-place:FILE.onnx the same, but shown with what is around the boxes
+    crops:FILE.onnx    its boxes alone, cut out and embedded by the network of the model set, nearest mean of supports
+    quads              the service with the model set as it is: verified quads
+    ncc                template matching
 """
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from app.domain.values import Box
 from training import run
-from training.evaluate import episodes, in_process, items
-from training.evaluate.average_precision import Edges, Ranking, average_precision, matched, precision_and_recall
-from training.evaluate.episodes import DetectEpisode, DetectSet
-from training.evaluate.intervals import Interval, crossed_weights, interval_around
+from training.evaluate import arms, episodes, finders, items
+from training.evaluate.average_precision import (
+    Ranking,
+    average_precision,
+    matched,
+    precision_and_recall,
+    precision_at_recall,
+)
+from training.evaluate.episodes import DETECT_ASKED, DETECT_WITHOUT, SEED, DetectEpisode, DetectPlan
+from training.evaluate.finders import Finder, Spotted
+from training.evaluate.intervals import Interval, by_pictures, crossed_weights, interval_around
 from training.evaluate.items import Photograph
 from training.evaluate.results import write_counted
 
-AP_OVERLAP = 0.5
+ALL = "all"
+OVERLAPS = (0.5, 0.3, 0.7)
 ACCEPTED_OVERLAPS = (0.5, 0.3)
-SHIPPED = "auto"  # FIRSTSIGHT_VERIFY unless it is set
+WANTED_RECALL = 0.9
+KINDS = ("", "in-place", "crops")  # of arms of a detector
+PROPOSED = 100  # boxes of a photograph whose recall is measured
+PROPOSED_OVERLAPS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2))  # AR is the mean over these, as COCO has it
 
 Statistic = Callable[[np.ndarray, np.ndarray], float]  # of how often each episode and each class counts
 
 
 @dataclass(frozen=True)
 class Config:
-    data: Path = field(default=Path("data"), metadata={"help": "folder with the data packs"})
-    models: Path = field(default=Path("models"), metadata={"help": "model set of the service"})
-    pack: str = "flickrlogos27-dev"
-    shots: int = 1
-    episodes: int = field(default=100, metadata={"help": "the first so many of the committed list"})
-    results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder for JSON with every figure"})
+    data: Path = field(metadata={"help": "a pack with boxes, or a folder with COCO annotations"})
+    out: Path = field(metadata={"help": "JSON with every figure"})
+    model: str = field(
+        default="quads", metadata={"help": "FILE.onnx, in-place:FILE.onnx, crops:FILE.onnx, quads, ncc; by commas"}
+    )
+    models: Path = field(default=Path("models"), metadata={"help": "model set of quads and crops"})
+    way: str = field(default="5", metadata={"help": f"classes of an episode, or {ALL}"})
+    shot: int = field(default=1, metadata={"help": "boxes shown of each, of different photographs"})
+    episodes: int = field(default=500, metadata={"help": "drawn at random, or the first of --episode-list"})
+    queries: int = field(default=DETECT_ASKED, metadata={"help": "photographs asked of each class, at most"})
+    without: int = field(default=DETECT_WITHOUT, metadata={"help": "photographs asked that show none of the classes"})
+    seed: int = field(default=SEED, metadata={"help": "of the episodes"})
+    episode_list: Path | None = field(default=None, metadata={"help": "file to read the episodes from; written if there is none"})
 
 
 @dataclass(frozen=True)
 class Looked:
-    """A photograph asked in an episode, and what the service found in it."""
+    """A photograph asked in an episode, and what an arm found in it."""
 
     episode: int
     photograph: Photograph
-    found: Sequence[in_process.Detection]
+    found: Sequence[Spotted]
 
 
-async def look(adapters: in_process.Adapters, listed: Sequence[DetectEpisode], folder: Path) -> list[Looked]:
+def look(finder: Finder, listed: Sequence[DetectEpisode], name: str) -> list[Looked]:
     looked = []
-    for number, episode in enumerate(listed):
-        async with in_process.serving(in_process.emptied(adapters), SHIPPED) as use_cases:
-            shown = {name: items.uploads_of(boxes, folder) for name, boxes in episode.shown.items()}
-            await in_process.enrol_all(use_cases, shown)
-            whole = [items.AskedItem(photograph.id, "", photograph.id, photograph.source) for photograph in episode.asked]
-            found = await in_process.detect_all(use_cases, items.uploads_of(whole, folder))
-            looked += [Looked(number, photograph, boxes) for photograph, boxes in zip(episode.asked, found, strict=True)]
-        print(f"episode {number + 1} of {len(listed)}: {sum(len(one.found) for one in looked)} boxes in all", flush=True)
+    for number, episode in enumerate(tqdm(listed, desc=name, mininterval=10)):
+        found = finder.find(episode)
+        looked += [Looked(number, photograph, several) for photograph, several in zip(episode.asked, found, strict=True)]
     return looked
 
 
@@ -75,7 +98,7 @@ def ranking_of(
     least_overlap: float,
     accepted_only: bool = False,
 ) -> Ranking:
-    """All that was found, judged; or what the service accepts."""
+    """All that was found, judged; or what the arm accepts. Best first, so that resamples have nothing to sort."""
     label_of = {name: label for label, name in enumerate(class_names)}
     truths = np.zeros((len(listed), len(class_names)), np.int64)
     rows: list[tuple[float, int, int, int]] = []  # score, class, episode, verdict
@@ -83,19 +106,12 @@ def ranking_of(
         things = [(label_of[name], box) for name, box in one.photograph.boxes if name in listed[one.episode].shown]
         for label, _ in things:
             truths[one.episode, label] += 1
-        found = [
-            (label_of[each.class_name], edges_of(each.box), each.probability)
-            for each in one.found
-            if each.accepted or not accepted_only
-        ]
+        found = [(label_of[each.class_name], each.edges, each.score) for each in one.found if each.accepted or not accepted_only]
         verdicts = matched(found, things, least_overlap=least_overlap)
         rows += [(score, label, one.episode, verdict) for (label, _, score), verdict in zip(found, verdicts, strict=True)]
+    rows.sort(key=lambda row: -row[0])
     scores, labels, in_episode, verdicts_of = np.array(rows, np.float64).reshape(-1, 4).T
     return Ranking(scores, *(part.astype(np.int64) for part in (labels, in_episode, verdicts_of)), truths)
-
-
-def edges_of(box: Box) -> Edges:
-    return box.x, box.y, box.x + box.width, box.y + box.height
 
 
 def mean_over_classes(ranking: Ranking) -> Statistic:
@@ -116,22 +132,37 @@ def interval_of(statistic: Statistic, truths: np.ndarray) -> Interval:
     return interval_around(whole, (statistic(rows, columns) for rows, columns in crossed_weights(*truths.shape)))
 
 
-def figures_of(looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str]) -> dict[str, Any]:
-    """Those that there are: nothing accepted has no precision."""
-    ranking = ranking_of(looked, listed, class_names, least_overlap=AP_OVERLAP)
-    lenient = ranking.without_repeats()
-    statistics: dict[str, Statistic] = {
-        "pooled_ap50": lambda rows, columns: average_precision(ranking, rows, columns),
-        "pooled_ap50_repeats_ignored": lambda rows, columns: average_precision(lenient, rows, columns),
-        "mean_ap50": mean_over_classes(ranking),
-    }
+def statistics_of(
+    looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str]
+) -> tuple[dict[str, Statistic], np.ndarray]:
+    """Every figure of an arm as a statistic, and the things that there are (episodes, classes)."""
+    statistics: dict[str, Statistic] = {}
+    for least in OVERLAPS:
+        ranking = ranking_of(looked, listed, class_names, least_overlap=least)
+        statistics |= _of_ranking(ranking, f"ap{round(100 * least)}")
+        if least == OVERLAPS[0]:
+            statistics |= _at_recall(ranking)
     for least in ACCEPTED_OVERLAPS:
         accepted = ranking_of(looked, listed, class_names, least_overlap=least, accepted_only=True)
         statistics |= {f"{name}_at_{least}": statistic for name, statistic in _at_the_line(accepted).items()}
-    intervals = {name: interval_of(statistic, ranking.truths) for name, statistic in statistics.items()}
-    for name, interval in intervals.items():
-        print(f"{name:>28}  {interval}")
-    return {name: interval.numbers() for name, interval in intervals.items() if not math.isnan(interval.mean)}
+    return statistics, ranking.truths
+
+
+def _of_ranking(ranking: Ranking, name: str) -> dict[str, Statistic]:
+    lenient = ranking.without_repeats()
+    return {
+        f"pooled_{name}": lambda rows, columns: average_precision(ranking, rows, columns),
+        f"pooled_{name}_repeats_ignored": lambda rows, columns: average_precision(lenient, rows, columns),
+        f"mean_{name}": mean_over_classes(ranking),
+    }
+
+
+def _at_recall(ranking: Ranking) -> dict[str, Statistic]:
+    """Where 90 % are not found at any score, the first is nothing and the second says how many are."""
+    return {
+        "precision_at_90_recall": lambda rows, columns: precision_at_recall(ranking, rows, columns, WANTED_RECALL),
+        "largest_recall": lambda rows, columns: precision_and_recall(ranking, rows, columns)[1],
+    }
 
 
 def _at_the_line(accepted: Ranking) -> dict[str, Statistic]:
@@ -141,18 +172,129 @@ def _at_the_line(accepted: Ranking) -> dict[str, Statistic]:
     }
 
 
+def figures_of(looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str]) -> dict[str, Any]:
+    """Those that there are: nothing accepted has no precision."""
+    statistics, truths = statistics_of(looked, listed, class_names)
+    intervals = {name: interval_of(statistic, truths) for name, statistic in statistics.items()}
+    for name, interval in intervals.items():
+        print(f"{name:>30}  {interval}")
+    return {name: interval.numbers() for name, interval in intervals.items() if not math.isnan(interval.mean)}
+
+
+def difference_of(
+    one: Sequence[Looked], other: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Pooled AP of one arm less that of another, on the same episodes; paired: both in the same resamples."""
+    found = {}
+    for least in OVERLAPS:
+        first, second = (ranking_of(arm, listed, class_names, least_overlap=least).without_repeats() for arm in (one, other))
+
+        def less(rows: np.ndarray, columns: np.ndarray, first: Ranking = first, second: Ranking = second) -> float:
+            return average_precision(first, rows, columns) - average_precision(second, rows, columns)
+
+        found[f"pooled_ap{round(100 * least)}_repeats_ignored"] = interval_of(less, first.truths).numbers()
+    return found
+
+
+def proposals_of(kept: finders.Kept, photographs: Iterable[Photograph], class_names: Sequence[str]) -> dict[str, Any]:
+    """How many of all boxes of the photographs are among the `PROPOSED` likeliest regions, whatever their class."""
+    label_of = {name: label for label, name in enumerate(class_names)}
+    best, labels = [], []
+    for photograph in photographs:
+        if photograph.boxes:
+            proposed = kept(photograph).proposals(PROPOSED).boxes
+            best.append(finders.overlaps(np.array([box for _, box in photograph.boxes]), proposed).max(1, initial=0.0))
+            labels += [label_of[name] for name, _ in photograph.boxes]
+    shares, of_class = np.concatenate(best), np.array(labels)
+    hits = {"recall_50": shares >= 0.5, "recall_70": shares >= 0.7}
+    hits["average_recall"] = np.mean([shares >= least for least in PROPOSED_OVERLAPS], 0)
+    return {name: by_pictures(values.astype(float), of_class, weigh="pictures").numbers() for name, values in hits.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------- arms
+
+
+def finder_of(wanted: str, config: Config, networks: dict[str, finders.Kept]) -> Finder:
+    """An arm as `--model` names it. SystemExit for one that there is not."""
+    if wanted == "quads":
+        return finders.Quads(config.models, config.data.parent)
+    if wanted == "ncc":
+        return finders.Templates()
+    kind, _, place = wanted.rpartition(":")
+    if not place.endswith(".onnx") or kind not in KINDS or not Path(place).is_file():
+        raise SystemExit(
+            f"--model {wanted}: it is quads, ncc, FILE.onnx, in-place:FILE.onnx or crops:FILE.onnx, of a file that there is"
+        )
+    try:
+        kept = networks.setdefault(place, finders.Kept(finders.Network(Path(place))))
+    except ValueError as error:
+        raise SystemExit(f"--model {wanted}: {error}") from error
+    if kind == "crops":
+        return finders.Crops(kept, arms.shipped(config.models))
+    return finders.RepMet(kept, finders.in_place if kind else finders.alone)
+
+
+def named_finders(config: Config, networks: dict[str, finders.Kept]) -> dict[str, Finder]:
+    """The arms of `--model`, by name."""
+    found: dict[str, Finder] = {}
+    for wanted in config.model.split(","):
+        name, _, arm = wanted.strip().rpartition("=")
+        kind, colon, place = arm.rpartition(":")
+        name = name or f"{kind}{colon}{Path(place).stem}"  # results do not say where a file lay
+        if name in found:
+            raise SystemExit(f"--model: two are called {name}; NAME=… gives one another name")
+        found[name] = finder_of(arm, config, networks)
+    return found
+
+
+def listed_episodes(config: Config) -> tuple[list[DetectEpisode], tuple[str, ...], str]:
+    """Episodes, names of all classes, and the SHA-256 of the list."""
+    photographs, plain = items.photographs_of(config.data), items.plain_photographs(config.data)
+    names = episodes.class_names_of(photographs)
+    way = len(names) if config.way == ALL else int(config.way)
+    plan = DetectPlan(way, config.shot, config.queries, config.without)
+    file = config.episode_list or config.out.with_suffix(".episodes")
+    try:
+        if config.episode_list is None or not file.exists():
+            drawn = episodes.drawn_detect(
+                photographs, plain, plan, count=config.episodes, seed=config.seed, pack=config.data.resolve().name
+            )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(drawn, separators=(",", ":")) + "\n")
+        listed, class_names = episodes.read_detect(file, config.data)
+    except (OSError, ValueError, KeyError) as error:
+        raise SystemExit(f"--data {config.data}, --episode-list {file}: {error}") from error
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if config.episode_list is None:
+        file.unlink()
+    listed = listed[: config.episodes]
+    sizes = {(len(episode.shown), len(boxes)) for episode in listed for boxes in episode.shown.values()}
+    if len(listed) < config.episodes or sizes != {(way, config.shot)}:
+        raise SystemExit(f"--episode-list {file}: not {config.episodes} episodes of {way} classes, {config.shot} boxes of each")
+    return listed, class_names, digest
+
+
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Boxes in whole photographs, with intervals.")
-    wanted = DetectSet(config.pack, config.shots)
-    everything, class_names = episodes.read_detect(wanted, config.data / wanted.pack)
-    listed = everything[: config.episodes]
-    looked = asyncio.run(look(in_process.open_cached(config.models, keep_embeddings=False), listed, config.data))
+    networks: dict[str, finders.Kept] = {}
+    by_name = named_finders(config, networks)
+    listed, class_names, digest = listed_episodes(config)
+    looked: dict[str, list[Looked]] = {}
+    figures: dict[str, Any] = {}
+    for name, finder in by_name.items():
+        looked[name] = look(finder, listed, name)
+        print(name)
+        figures[name] = figures_of(looked[name], listed, class_names) | {"boxes": sum(len(one.found) for one in looked[name])}
+    first, *others = looked
+    asked = {photograph.id: photograph for episode in listed for photograph in episode.asked}
     result = {
-        "task": wanted.name, "pack": wanted.pack, "shots": wanted.shots,
+        "task": config.out.stem, "pack": config.data.resolve().name, "shots": config.shot,
         "way": len(listed[0].shown), "classes": len(class_names), "episodes": len(listed),
-        "photographs": len(looked),
-        "things": int(ranking_of(looked, listed, class_names, least_overlap=AP_OVERLAP).truths.sum()),
-        "boxes": sum(len(one.found) for one in looked),
-        "detect": figures_of(looked, listed, class_names),
+        "photographs": len(looked[first]),
+        "things": int(ranking_of(looked[first], listed, class_names, least_overlap=OVERLAPS[0]).truths.sum()),
+        "episode_list_sha256": digest,
+        "detect": figures,
+        "differences": {f"{first} - {name}": difference_of(looked[first], looked[name], listed, class_names) for name in others},
+        "proposals": {Path(place).stem: proposals_of(kept, asked.values(), class_names) for place, kept in networks.items()},
     }  # fmt: skip
-    write_counted(config.results / f"{wanted.name}.json", result)
+    write_counted(config.out, result)

@@ -33,6 +33,7 @@ SEED = 2026
 NEAR_FRAME_CORRELATION = 0.95  # of grey 16 x 16 pictures; above it two crops show one moment of one video
 DETECT_WAY = 5
 DETECT_ASKED = 10  # photographs asked of each class in an episode, at most
+DETECT_WITHOUT = 10  # photographs asked that show none of them, in lists that are drawn now: else false alarms are not measured
 
 
 @dataclass(frozen=True)
@@ -175,19 +176,52 @@ class DetectEpisode:
     asked: tuple[Photograph, ...]
 
 
+@dataclass(frozen=True)
+class DetectPlan:
+    """What an episode of `detect` is made of."""
+
+    way: int
+    shots: int
+    asked: int = DETECT_ASKED  # photographs of each class, at most
+    without: int = 0  # photographs that show no class of the episode
+
+
 def draw_detect(wanted: DetectSet, pack: Path, *, seed: int = SEED) -> dict[str, Any]:
-    """Classes, boxes to enrol (file and number of the box in it) and files to ask, episode by episode."""
+    """The committed list of a set."""
     photographs = items.photographs_of(pack)
-    names = sorted({name for photograph in photographs for name, _ in photograph.boxes})
-    rng = np.random.default_rng(seed + wanted.shots)
+    way = min(DETECT_WAY, len(class_names_of(photographs)))
+    return drawn_detect(photographs, (), DetectPlan(way, wanted.shots), count=wanted.episodes, seed=seed, pack=wanted.pack)
+
+
+def class_names_of(photographs: Sequence[Photograph]) -> list[str]:
+    return sorted({name for photograph in photographs for name, _ in photograph.boxes})
+
+
+def drawn_detect(
+    photographs: Sequence[Photograph], plain: Sequence[Photograph], plan: DetectPlan, *, count: int, seed: int, pack: str
+) -> dict[str, Any]:
+    """Classes, boxes to enrol (file and number of the box in it) and files to ask, episode by episode.
+
+    `plain` show no class at all. ValueError for a class with too few photographs that hold a box large enough to enrol.
+    """
+    names = class_names_of(photographs)
+    for name in names:
+        there = sum(bool(_large_boxes(photograph, name)) for photograph in photographs)
+        if there < plan.shots:
+            raise ValueError(f"class {name!r} has {there} photographs with a box large enough to show, not {plan.shots}")
+    rng = np.random.default_rng(seed + plan.shots)
     episodes = []
-    for _ in range(wanted.episodes):
-        chosen = sorted(rng.choice(len(names), min(DETECT_WAY, len(names)), replace=False).tolist())
-        shown = {names[label]: _drawn_boxes(names[label], photographs, wanted.shots, rng) for label in chosen}
+    for _ in range(count):
+        chosen = sorted(rng.choice(len(names), plan.way, replace=False).tolist())
+        shown = {names[label]: _drawn_boxes(names[label], photographs, plan.shots, rng) for label in chosen}
         used = {file for boxes in shown.values() for file, _ in boxes}
-        asked = {name: _drawn_photographs(name, photographs, used, rng) for name in shown}
-        episodes.append({"shown": shown, "asked": sorted({file for files in asked.values() for file in files})})
-    return {"pack": wanted.pack, "items": hash_of_photographs(photographs), "classes": names, "episodes": episodes}
+        asked = {name: _drawn_photographs(name, photographs, used, plan.asked, rng) for name in shown}
+        files = {file for of_class in asked.values() for file in of_class}
+        if plan.without:
+            foreign = [p.id for p in (*photographs, *plain) if p.id not in used and not any(n in shown for n, _ in p.boxes)]
+            files |= {foreign[position] for position in rng.permutation(len(foreign))[: plan.without]}
+        episodes.append({"shown": shown, "asked": sorted(files)})
+    return {"pack": pack, "items": hash_of_photographs(photographs), "classes": names, "episodes": episodes}
 
 
 def _drawn_boxes(name: str, photographs: Sequence[Photograph], shots: int, rng: np.random.Generator) -> list[tuple[str, int]]:
@@ -203,16 +237,25 @@ def _large_boxes(photograph: Photograph, name: str) -> list[int]:
     return [n for n, (named, _) in enumerate(photograph.boxes) if named == name and sides[n] >= data.MIN_BOX_PX]
 
 
-def _drawn_photographs(name: str, photographs: Sequence[Photograph], used: set[str], rng: np.random.Generator) -> list[str]:
+def _drawn_photographs(
+    name: str, photographs: Sequence[Photograph], used: set[str], most: int, rng: np.random.Generator
+) -> list[str]:
     others = [p.id for p in photographs if p.id not in used and any(named == name for named, _ in p.boxes)]
-    return [others[p] for p in rng.permutation(len(others))[:DETECT_ASKED]]
+    return [others[p] for p in rng.permutation(len(others))[:most]]
 
 
-def read_detect(wanted: DetectSet, pack: Path) -> tuple[list[DetectEpisode], tuple[str, ...]]:
-    """The committed episodes, and the names of all classes. ValueError when the pack is not the one they were drawn from."""
-    stored = json.loads(wanted.file.read_text())
-    photographs = {photograph.id: photograph for photograph in items.photographs_of(pack)}
-    _check(wanted.file, stored["items"], hash_of_photographs(photographs.values()))
+def read_detect(file: Path, pack: Path) -> tuple[list[DetectEpisode], tuple[str, ...]]:
+    """The episodes of a file, and the names of all classes.
+
+    ValueError when the pack is not the one they were drawn from, or one asks a photograph that it shows.
+    """
+    stored = json.loads(file.read_text())
+    boxed = items.photographs_of(pack)
+    _check(file, stored["items"], hash_of_photographs(boxed))
+    photographs = {photograph.id: photograph for photograph in (*boxed, *items.plain_photographs(pack))}
+    for number, episode in enumerate(stored["episodes"]):
+        if {shown for boxes in episode["shown"].values() for shown, _ in boxes} & set(episode["asked"]):
+            raise ValueError(f"episode {number} of {file.name} asks a photograph that it shows")
     episodes = [
         DetectEpisode(
             {name: tuple(_boxed(photographs[file], number) for file, number in boxes) for name, boxes in e["shown"].items()},

@@ -194,12 +194,20 @@ def _whole_picture(item: data.Item) -> AskedItem:
     return AskedItem(f"{item.archive.parent.name}/{item.entry}", item.class_name, item.entry, item)
 
 
+def plain_photographs(pack: Path) -> list[Photograph]:
+    """Photographs of a detection pack that are said to show nothing of its classes, sorted by file."""
+    images = [image for image in _annotations(pack)["images"] if image.get("split") == "distractor"]
+    return sorted((Photograph(i["file_name"], _item_of(pack, i), ()) for i in images), key=lambda photograph: photograph.id)
+
+
 def _item_of(pack: Path, image: dict[str, Any]) -> data.Item:
-    return data.Item(pack / "images.zip", image["file_name"], pack.name)
+    zipped = pack / "images.zip"
+    return data.Item(zipped if zipped.is_file() else pack / "images", image["file_name"], pack.name)
 
 
 def _annotations(pack: Path) -> dict[str, Any]:
-    return dict(json.loads(gzip.decompress((pack / "annotations.json.gz").read_bytes())))
+    plain, zipped = pack / "annotations.json", pack / "annotations.json.gz"
+    return dict(json.loads(plain.read_bytes() if plain.is_file() else gzip.decompress(zipped.read_bytes())))
 
 
 def uploads_of(items: Sequence[AskedItem], folder: Path) -> list[Upload]:

@@ -119,15 +119,26 @@ Were the first candidate accepted above one probability, so drawn that a share o
 DETECT = """
 ## Boxes in whole photographs
 
-    python -m training evaluate detect --data DIR --shots K
+    python -m training evaluate detect --data DIR/flickrlogos27-dev --shot K --episodes 100 --model ARMS \\
+        --episode-list training/episodes/flickrlogos27-dev-detect-Kshot.json --out FILE
 
 Five of {classes} brands a time, K boxes of each enrolled in whole photographs, other whole photographs of the five asked; every
-annotated box of the five counts, however small. Through the service's own use cases in one process. *pooled AP50*: one ranking
-by probability of all boxes of all classes and episodes, overlap (IoU) 0.5 or more, each thing matched once by the highest score
-first, area under all points of the monotone curve; a further box on a matched thing is wrong. *repeats ignored*: it counts for
-nothing, as in RepMet's released evaluation. *mean AP50*: mean over classes, each pooled over episodes. Precision and recall are
-of the accepted boxes, at IoU 0.5 and 0.3. The annotation is incomplete (small repeats, other brands), so precision is a lower
+annotated box of the five counts, however small. *quads*: through the service's own use cases in one process. *pooled AP50*: one
+ranking by probability of all boxes of all classes and episodes, overlap (IoU) 0.5 or more, each thing matched once by the highest
+score first, area under all points of the monotone curve; a further box on a matched thing is wrong. *repeats ignored*: it counts
+for nothing, as in RepMet's released evaluation. *mean AP50*: mean over classes, each pooled over episodes. Precision and recall
+are of the accepted boxes, at IoU 0.5 and 0.3. The annotation is incomplete (small repeats, other brands), so precision is a lower
 bound.
+"""
+
+CURVES = """
+Pooled AP with repeats ignored at other overlaps, precision where 90 % of the things are found (nothing where they never are),
+the largest share that is found at any score, and paired differences of the pooled AP:
+"""
+
+PROPOSALS = """
+Whatever their class: annotated things among the hundred likeliest boxes of each photograph, means over things; resampled are
+classes, and the things of each. *AR*: mean recall over IoU 0.5 to 0.95.
 """
 
 
@@ -332,13 +343,50 @@ def detect_section(results: list[Result]) -> str:
     }
     rows = (
         [
-            f"{r['way']}-way {r['shots']}-shot", *intervals_of(r, "detect", names),
-            *(f"{r[count]:,}" for count in ("photographs", "things", "boxes", "episodes")), times(r),
+            f"{r['way']}-way {r['shots']}-shot", arm, *intervals_of(r["detect"], arm, names),
+            *(f"{r[count]:,}" for count in ("photographs", "things")), f"{figures['boxes']:,}", f"{r['episodes']:,}", times(r),
         ]
-        for r in results
+        for r in results for arm, figures in r["detect"].items()
     )  # fmt: skip
-    header = ["task", *names.values(), "photographs", "things", "boxes found", "episodes", "scored"]
-    return f"{DETECT.format(classes=results[0]['classes'])}\n{table(header, rows)}"
+    header = ["task", "by", *names.values(), "photographs", "things", "boxes found", "episodes", "scored"]
+    return f"{DETECT.format(classes=results[0]['classes'])}\n{table(header, rows)}{detector_tables(results)}"
+
+
+def detector_tables(results: list[Result]) -> str:
+    """Of results with a detector: other overlaps, the end of the curve, paired differences, and the proposals."""
+    found = [result for result in results if result.get("proposals")]
+    if not found:
+        return ""
+    names = {
+        "pooled_ap30_repeats_ignored": "AP30", "pooled_ap50_repeats_ignored": "AP50", "pooled_ap70_repeats_ignored": "AP70",
+        "precision_at_90_recall": "precision at 90 % recall", "largest_recall": "largest recall",
+    }  # fmt: skip
+    curves = table(
+        ["task", "by", *names.values()],
+        (
+            [f"{r['way']}-way {r['shots']}-shot", arm, *intervals_of(r["detect"], arm, names)]
+            for r in found
+            for arm in r["detect"]
+        ),
+    )
+    differences = table(
+        ["task", "difference", "AP30", "AP50", "AP70"],
+        (
+            [f"{r['way']}-way {r['shots']}-shot", pair, *intervals_of(r["differences"], pair, list(names)[:3])]
+            for r in found
+            for pair in r["differences"]
+        ),
+    )
+    recalls = {"recall_50": "recall, 0.5", "recall_70": "recall, 0.7", "average_recall": "AR"}
+    proposals = table(
+        ["task", "network", *recalls.values()],
+        (
+            [f"{r['way']}-way {r['shots']}-shot", name, *intervals_of(r["proposals"], name, recalls)]
+            for r in found
+            for name in r["proposals"]
+        ),
+    )
+    return f"{CURVES}\n{curves}\n{differences}{PROPOSALS}\n{proposals}"
 
 
 SECTIONS = {

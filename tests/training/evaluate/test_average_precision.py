@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluate.average_precision import Ranking, Verdict, average_precision, matched, overlap, precision_and_recall
+from training.evaluate.average_precision import (
+    Ranking,
+    Verdict,
+    average_precision,
+    matched,
+    overlap,
+    precision_and_recall,
+    precision_at_recall,
+)
 
 RIGHT, WRONG, REPEATED = Verdict.RIGHT, Verdict.WRONG, Verdict.REPEATED
 HERE, THERE, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (50, 50, 60, 60)
@@ -92,3 +100,11 @@ def test_all_classes_and_episodes_are_in_one_ranking() -> None:
     assert average_precision(pooled, np.array([2, 0]), np.ones(2)) == 1
     # And one with class 1 only.
     assert average_precision(pooled, np.ones(2), np.array([0, 2])) == pytest.approx(1 / 2)
+
+
+def test_precision_where_so_much_is_found() -> None:
+    found = ranking(RIGHT, WRONG, RIGHT, things=2)
+    ones = np.ones(found.truths.shape[0]), np.ones(found.truths.shape[1])
+    assert precision_at_recall(found, *ones, 0.5) == 1
+    assert precision_at_recall(found, *ones, 0.9) == pytest.approx(2 / 3)
+    assert np.isnan(precision_at_recall(ranking(RIGHT, things=2), *ones, 0.9))

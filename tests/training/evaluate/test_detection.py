@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the extra `training` is not installed")
 
+from app.domain.posterior import Regions
 from app.domain.values import Box, Upload
 from tests.training.packs import photograph, write_boxes
 from training.data import Item
-from training.evaluate import detection, episodes, in_process, intervals
+from training.evaluate import detection, episodes, in_process, intervals, items
 from training.evaluate.episodes import DetectEpisode
+from training.evaluate.finders import Spotted
 from training.evaluate.items import Photograph
 
 NAMES = ("a", "b", "c")
@@ -30,20 +33,12 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 20)
 
 
-@dataclass(frozen=True)
-class Found:
-    class_name: str
-    box: Box
-    probability: float = 0.9
-    accepted: bool = True
-
-
-def looked(boxes: Sequence[tuple[str, tuple[float, float, float, float]]], *found: Found) -> detection.Looked:
+def looked(boxes: Sequence[tuple[str, tuple[float, float, float, float]]], *found: Spotted) -> detection.Looked:
     return detection.Looked(0, Photograph("p", Item(Path("none"), "p", ""), tuple(boxes)), found)
 
 
 def test_only_things_of_the_episode_are_to_be_found() -> None:
-    one = looked([("a", (0, 0, 10, 10)), ("c", (20, 20, 30, 30))], Found("a", Box(0, 0, 10, 10)))
+    one = looked([("a", (0, 0, 10, 10)), ("c", (20, 20, 30, 30))], Spotted("a", (0, 0, 10, 10), 0.9))
     ranking = detection.ranking_of([one], [EPISODE], NAMES, least_overlap=0.5)
     assert ranking.truths.tolist() == [[1, 0, 0]]
     figures = detection.figures_of([one], [EPISODE], NAMES)
@@ -54,10 +49,10 @@ def test_figures_by_hand() -> None:
     photographs = [
         looked(
             [("a", (0, 0, 10, 10)), ("b", (40, 40, 60, 60))],
-            Found("a", Box(0, 0, 10, 10), 0.9),
-            Found("a", Box(1, 0, 10, 10), 0.8),  # again
-            Found("b", Box(46, 46, 20, 20), 0.7),  # overlaps by 196 of 604: right at 0.3 only
-            Found("b", Box(40, 40, 20, 20), 0.6, accepted=False),
+            Spotted("a", (0, 0, 10, 10), 0.9),
+            Spotted("a", (1, 0, 11, 10), 0.8),  # again
+            Spotted("b", (46, 46, 66, 66), 0.7),  # overlaps by 196 of 604: right at 0.3 only
+            Spotted("b", (40, 40, 60, 60), 0.6, accepted=False),
         )
     ]
     figures = detection.figures_of(photographs, [EPISODE], NAMES)
@@ -102,7 +97,7 @@ class FakeUseCases:
         assert upload.box is None
         assert asked.keys() == {"max_detections", "classes", "tiles", "deadline"}
         name, box = list(self.shown.items())[-1]
-        return SimpleNamespace(detections=(Found(name, box),))
+        return SimpleNamespace(detections=(SimpleNamespace(class_name=name, box=box, probability=0.9, accepted=True),))
 
 
 def test_each_episode_starts_with_nothing_enrolled(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,12 +111,103 @@ def test_each_episode_starts_with_nothing_enrolled(scenes: Path, monkeypatch: py
     monkeypatch.setattr(in_process, "open_cached", lambda models, **_: None)
     monkeypatch.setattr(in_process, "emptied", lambda adapters: adapters)
     monkeypatch.setattr(in_process, "serving", serving)
-    flags = ["--data", str(scenes), "--pack", "scenes", "--episodes", "2", "--results", str(scenes / "results")]
-    detection.main(flags)
+    file = scenes / "scenes-detect-1shot.json"
+    result = evaluated(scenes, "--episode-list", str(file), "--episodes", "2")
     assert [len(one.shown) for one in served] == [5, 5]
-    result = json.loads((scenes / "results" / "scenes-detect-1shot.json").read_text())
     # Ten photographs an episode, one thing in each; one class is found in all of them, so that one box in five is right.
-    assert {key: result[key] for key in ("way", "classes", "episodes", "photographs", "things", "boxes")} == {
-        "way": 5, "classes": 5, "episodes": 2, "photographs": 20, "things": 20, "boxes": 20,
+    assert {key: result[key] for key in ("way", "classes", "episodes", "photographs", "things")} == {
+        "way": 5, "classes": 5, "episodes": 2, "photographs": 20, "things": 20,
     }  # fmt: skip
-    assert result["detect"]["precision_at_0.5"]["mean"] == result["detect"]["recall_at_0.5"]["mean"] == 0.2
+    quads = result["detect"]["quads"]
+    assert quads["boxes"] == 20
+    assert quads["precision_at_0.5"]["mean"] == quads["recall_at_0.5"]["mean"] == 0.2
+    assert result["proposals"] == result["differences"] == {}
+
+
+def evaluated(scenes: Path, *flags: str) -> dict[str, Any]:
+    detection.main(["--data", str(scenes / "scenes"), "--out", str(scenes / "result.json"), *flags])
+    return dict(json.loads((scenes / "result.json").read_text()))
+
+
+class Oracle:
+    """Finds everything that was shown, a little beside where it is."""
+
+    def __init__(self, shift: float) -> None:
+        self.shift = shift
+        self.asked: list[str] = []
+
+    def find(self, episode: DetectEpisode) -> list[Sequence[Spotted]]:
+        self.asked += [photograph.id for photograph in episode.asked]
+        return [
+            [Spotted(name, self._moved(box), 0.8) for name, box in photograph.boxes if name in episode.shown]
+            for photograph in episode.asked
+        ]
+
+    def _moved(self, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        left, top, right, bottom = box
+        return left + self.shift, top, right + self.shift, bottom
+
+
+def test_arms_are_asked_the_same_and_compared_in_pairs(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"ncc": Oracle(0.0), "quads": Oracle(12.0)}  # 28 px wide: moved by 12 they share 16 / 40
+    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: found[wanted])
+    list_file = scenes / "drawn" / "list.json"
+    flags = ("--model", "exact=ncc,quads", "--way", "3", "--episodes", "4", "--without", "2", "--episode-list", str(list_file))
+    result = evaluated(scenes, *flags)
+    assert found["ncc"].asked == found["quads"].asked
+    assert result["photographs"] == 4 * (3 * 2 + 2)
+    exact, moved = result["detect"]["exact"], result["detect"]["quads"]
+    assert exact["precision_at_90_recall"]["mean"] == exact["largest_recall"]["mean"] == 1.0
+    assert (moved["pooled_ap50"]["mean"], moved["largest_recall"]["mean"]) == (0.0, 0.0)
+    assert "precision_at_90_recall" not in moved
+    assert result["differences"]["exact - quads"]["pooled_ap50_repeats_ignored"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert result["differences"]["exact - quads"]["pooled_ap30_repeats_ignored"]["mean"] == 0.0
+    # The same list again; and none of another plan.
+    assert evaluated(scenes, *flags)["episode_list_sha256"] == result["episode_list_sha256"]
+    with pytest.raises(SystemExit, match="not 4 episodes of 2 classes"):
+        evaluated(scenes, *flags, "--way", "2")
+
+
+def test_photographs_without_the_classes_are_asked_too(scenes: Path) -> None:
+    photographs = items.photographs_of(scenes / "scenes")
+    plain = [Photograph("plain", Item(Path("none"), "plain", ""), ())]
+    plan = episodes.DetectPlan(way=3, shots=1, asked=1, without=50)
+    (episode,) = episodes.drawn_detect(photographs, plain, plan, count=1, seed=0, pack="scenes")["episodes"]
+    shown = {name.split("/")[1] for name in episode["shown"]}
+    others = [file for file in episode["asked"] if file[0] not in shown]
+    assert sorted(others) == sorted(["plain", *(f"{name}{n}.jpg" for name in set("abcde") - shown for n in range(3))])
+    with pytest.raises(ValueError, match="3 photographs"):
+        episodes.drawn_detect(photographs, plain, episodes.DetectPlan(3, 4), count=1, seed=0, pack="scenes")
+
+
+def test_a_list_that_asks_what_it_shows_is_refused(scenes: Path) -> None:
+    file = scenes / "scenes-detect-1shot.json"
+    stored = json.loads(file.read_text())
+    stored["episodes"][1]["asked"].append(next(iter(stored["episodes"][1]["shown"].values()))[0][0])
+    file.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="episode 1"):
+        episodes.read_detect(file, scenes / "scenes")
+
+
+@pytest.mark.parametrize("model", ["nothing", "crops:nothing.onnx", "ncc,ncc"])
+def test_arms_that_there_are_not_end_the_command(scenes: Path, model: str) -> None:
+    with pytest.raises(SystemExit, match="--model"):
+        evaluated(scenes, "--model", model)
+
+
+def test_arms_are_called_by_their_files_and_not_by_where_these_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: wanted)
+    config = detection.Config(data=Path(), out=Path(), model="/a/b/one.onnx, crops:/a/b/one.onnx,mine=in-place:/c/two.onnx,quads")
+    assert detection.named_finders(config, {}) == {
+        "one": "/a/b/one.onnx", "crops:one": "crops:/a/b/one.onnx", "mine": "in-place:/c/two.onnx", "quads": "quads",
+    }  # fmt: skip
+
+
+def test_recall_of_proposals_by_hand() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 6], [90, 90, 99, 99]], np.float32)
+    regions = Regions(boxes, np.array([0.9, 0.8, 0.1], np.float32), np.ones((3, 1), np.float32))
+    there = Photograph("p", Item(Path("none"), "p", ""), (("a", (0, 0, 10, 10)), ("b", (20, 0, 30, 10))))
+    found = detection.proposals_of(lambda photograph: regions, [there], NAMES)  # type: ignore[arg-type]
+    # Overlaps of 1 and 0.6: both at 0.5, one at 0.7; of ten lines the second passes 0.5, 0.55 and 0.6.
+    means = {name: numbers["mean"] for name, numbers in found.items()}
+    assert means == pytest.approx({"recall_50": 1.0, "recall_70": 0.5, "average_recall": 0.65}, abs=0.051)

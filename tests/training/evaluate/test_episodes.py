@@ -134,7 +134,7 @@ def test_boxes_to_enrol_and_photographs_to_ask_are_apart(
     wanted = episodes.DetectSet("scenes", shots, episodes=20)
     monkeypatch.setattr(episodes, "FOLDER", tmp_path)
     wanted.file.write_text(json.dumps(episodes.draw_detect(wanted, scenes)))
-    listed, class_names = episodes.read_detect(wanted, scenes)
+    listed, class_names = episodes.read_detect(wanted.file, scenes)
     assert len(class_names) == 6
     for episode in listed:
         shown = [item for boxes in episode.shown.values() for item in boxes]

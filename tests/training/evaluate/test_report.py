@@ -38,10 +38,12 @@ SCAN = {
 }  # fmt: skip
 DETECT = {
     "task": "p-detect-1shot", "pack": "p", "way": 5, "shots": 1, "episodes": 20, "classes": 12,
-    "photographs": 1000, "things": 1500, "boxes": 700, "times_scored": 4,
+    "photographs": 1000, "things": 1500, "times_scored": 4,
     "detect": {
-        "pooled_ap50": NUMBERS, "pooled_ap50_repeats_ignored": NUMBERS, "mean_ap50": NUMBERS,
-        "precision_at_0.5": NUMBERS, "recall_at_0.5": NUMBERS, "precision_at_0.3": NUMBERS, "recall_at_0.3": NUMBERS,
+        "quads": {
+            "pooled_ap50": NUMBERS, "pooled_ap50_repeats_ignored": NUMBERS, "mean_ap50": NUMBERS, "boxes": 700,
+            "precision_at_0.5": NUMBERS, "recall_at_0.5": NUMBERS, "precision_at_0.3": NUMBERS, "recall_at_0.3": NUMBERS,
+        },
     },
 }  # fmt: skip
 
@@ -82,6 +84,21 @@ def page(tmp_path: Path) -> str:
     return (tmp_path / "page.md").read_text()
 
 
+def test_detectors_have_tables_of_their_own() -> None:
+    curves = {f"pooled_ap{line}_repeats_ignored": NUMBERS for line in (30, 50, 70)} | {"largest_recall": NUMBERS}
+    arms = {"repmet": DETECT["detect"]["quads"] | curves, "quads": DETECT["detect"]["quads"]}
+    measured = DETECT | {
+        "detect": arms,
+        "differences": {"repmet - quads": dict.fromkeys(curves, NUMBERS)},
+        "proposals": {"detector-320": {"recall_50": NUMBERS, "recall_70": NUMBERS, "average_recall": NUMBERS}},
+    }
+    page = report.page([measured])
+    # Nothing where 90 % of the things are never found.
+    assert f"| 5-way 1-shot | repmet | {ANY} | {ANY} | {ANY} | – | {ANY} |" in page
+    assert f"| 5-way 1-shot | repmet - quads | {ANY} | {ANY} | {ANY} |" in page
+    assert f"| 5-way 1-shot | detector-320 | {ANY} | {ANY} | {ANY} |" in page
+
+
 def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(page: str) -> None:
     assert f"| p-1shot (12-way) | {ANY} | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
     assert "| p-1shot (12-way) | 4.2 [1.0, 7.0] |" in page
@@ -97,7 +114,7 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
     assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
     assert "beside 3,119 package" in page.replace("\n", " ")
-    assert "| 5-way 1-shot | " + " | ".join([ANY] * 7) + " | 1,000 | 1,500 | 700 | 20 | 4 times |" in page
+    assert "| 5-way 1-shot | quads | " + " | ".join([ANY] * 7) + " | 1,000 | 1,500 | 700 | 20 | 4 times |" in page
 
 
 def test_what_the_page_shows_is_drawn_beside_the_results(page: str, tmp_path: Path) -> None:
