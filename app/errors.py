@@ -23,6 +23,7 @@
     └── ServiceFault                ours: an operator must look
         ├── StoreUnavailable
         │   └── StoreAway           it may come back by itself, so a start waits for it
+        │       └── StoreTooWeak    it answers, and could lose what it acknowledges
         ├── LogTrimmed              a follower fell behind the log, or the log was replaced: read a snapshot
         ├── CorruptModelSet
         ├── IncompatibleStore
@@ -172,6 +173,10 @@ class StoreUnavailable(ServiceFault):
 
 
 class StoreAway(StoreUnavailable):
+    pass
+
+
+class StoreTooWeak(StoreAway):
     pass
 
 

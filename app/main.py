@@ -38,7 +38,6 @@ from app.api.bodies import BodyLimits
 from app.api.console import console_router, read_console
 from app.api.dependencies import UseCases
 from app.api.edge import Edge
-from app.api.idempotency import Writes
 from app.api.openapi import install_openapi
 from app.api.problems import install_problem_handlers
 from app.api.readiness import Readiness
@@ -220,6 +219,11 @@ class OpenCollection:
         if self._replica:
             self._replica.start()
 
+    @property
+    def refused(self) -> str | None:
+        """Why the store may not be written to, though it answers."""
+        return self._replica.refused if self._replica else None
+
     def stop_following(self) -> None:
         if self._replica:
             self._replica.close()
@@ -298,6 +302,10 @@ class Service:
             ),
         )
 
+    def refused(self) -> str | None:
+        """Why a store may not be written to, though it answers; None when all may."""
+        return next((f"the store: {opened.refused}" for opened in self._opened.values() if opened.refused), None)
+
     def close(self) -> None:
         """Waits for what runs, then closes the stores."""
         for opening in self._opening.values():
@@ -340,7 +348,7 @@ def create_app(
             on_failed_start()
             return
         app.state.use_cases_of, app.state.describe = service.use_cases_of, service.describe
-        readiness.is_ready()
+        readiness.is_ready(unless=service.refused)
         log.info(
             "ready", **service.describe(service.use_cases).model_dump(include={"version", "model", "store", "device", "classes"})
         )
@@ -358,7 +366,6 @@ def create_app(
     app.state.readiness = readiness
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     app.state.rate, app.state.count_call = settings.rate_limit, count_call_of(settings)
-    app.state.writes = Writes()
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
     for routes in (classify, detect, examples, classes, info):

@@ -121,8 +121,8 @@ def watch_staleness(stale_s: Callable[[], int]) -> None:
     _stale.set_function(stale_s)
 
 
-def set_ready(ready: bool) -> None:
-    _ready.set(ready)
+def watch_readiness(is_ready: Callable[[], bool]) -> None:
+    _ready.set_function(is_ready)
 
 
 def exposition() -> bytes:

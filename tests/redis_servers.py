@@ -44,7 +44,7 @@ class RedisServer:
 
     def start(self, **settings: str) -> None:
         """Starts it again, with these settings in addition."""
-        changed = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        changed = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
         self.process = subprocess.Popen([*self.command, *changed], stdout=subprocess.DEVNULL)
         give_up = time.monotonic() + ANSWERS_WITHIN_S
         while True:

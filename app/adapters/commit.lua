@@ -1,26 +1,28 @@
 -- One commit: all of it or nothing. What is checked is checked before the first write, so that a refusal leaves no trace.
 --
 -- KEYS: meta, versions, ids, records, log, examples of the class, crops of the class, receipt.
--- ARGV: epoch of a new log, class name, expected version, name after the change ('' when the class goes), class id, class record,
+-- ARGV: server whose settings were looked at ('' where that does not matter), epoch of a new log, class name, expected version, name after the change ('' when the class goes), class id, class record,
 --       change record, tag, changes to keep, bytes of them to keep, what the class loses ('all', 'examples', '=' and
 --       the id of one example, or ''), receipt or '', seconds
 --       to keep it, number of examples; then each example's id and record; then each crop's example id and bytes.
--- Returns {'committed', version}, {'conflict', version found} {'taken'} or {'done'}, when the receipt is there.
+-- Returns {'committed', version}, {'conflict', version found}, {'taken'}, {'done'} when the receipt is there, or {'stranger'} when
+-- this is another server.
 
 local meta, versions, ids, records, log, examples, crops, receipt = unpack(KEYS)
-local name, expected, new_name, class_id = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local class_record, change_record, tag = ARGV[6], ARGV[7], ARGV[8]
-local keep_changes, keep_bytes, lost = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
-local receipt_record, receipt_s, example_count = ARGV[12], ARGV[13], tonumber(ARGV[14])
-local first_example = 15
+local server, new_epoch, name, expected, new_name, class_id = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local class_record, change_record, tag = ARGV[7], ARGV[8], ARGV[9]
+local keep_changes, keep_bytes, lost = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local receipt_record, receipt_s, example_count = ARGV[13], ARGV[14], tonumber(ARGV[15])
+local first_example = 16
 local first_crop = first_example + 2 * example_count
 
-if receipt_record ~= '' and redis.call('EXISTS', receipt) == 1 then return {'done'} end
+if server ~= '' and string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') ~= server then return {'stranger'} end
+if receipt_record ~= '' and redis.call('HEXISTS', receipt, 'record') == 1 then return {'done'} end
 local found = tonumber(redis.call('HGET', versions, name) or '0')
 if found ~= expected then return {'conflict', found} end
 if new_name ~= '' and new_name ~= name and redis.call('HEXISTS', versions, new_name) == 1 then return {'taken'} end
 
-redis.call('HSETNX', meta, 'epoch', ARGV[1])
+redis.call('HSETNX', meta, 'epoch', new_epoch)
 local epoch = redis.call('HGET', meta, 'epoch')
 local version = redis.call('HINCRBY', meta, 'version', 1)
 
@@ -48,6 +50,7 @@ for position = first_crop, #ARGV, 2 do redis.call('HSET', crops, ARGV[position],
 redis.call('XADD', log, epoch .. '-' .. version, 'change', change_record, 'tag', tag)
 redis.call('HSET', meta, 'tag', tag)
 if receipt_record ~= '' then
+    redis.call('DEL', receipt)  -- with whoever held it
     redis.call('HSET', receipt, 'record', receipt_record, 'version', version)
     redis.call('EXPIRE', receipt, receipt_s)
 end

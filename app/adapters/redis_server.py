@@ -46,12 +46,13 @@ def connect(address: str) -> Client:
         return Redis.from_url(address, **options)
 
 
-def weaknesses(client: Client) -> list[str]:
-    """What this Redis is set to that could lose acknowledged changes, as `appendfsync is everysec, not always`."""
+def weaknesses(client: Client, key: str) -> list[str]:
+    """What the server that has this key is set to that could lose it, as `appendfsync is everysec, not always`."""
+    asked = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
     found: dict[str, str] = {}
     for name in DURABLE:
         try:
-            found |= client.config_get(name)
+            found |= client.config_get(name, **asked)
         except ResponseError as fault:  # such as of a managed Redis, which has no CONFIG
             return [f"its settings cannot be read ({fault})"]
     return [

@@ -36,6 +36,9 @@ class MemoryStore:
         self._crops: dict[str, dict[str, bytes]] = {}  # by class, then by example
         self._log: deque[Committed] = deque(maxlen=keep_changes)  # by count alone: its arrays are those of the classes
 
+    def check(self) -> None:
+        pass  # that it forgets is what it is for
+
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         with self._lock:
             if receipt is not None and self._receipt_of(receipt.key):
@@ -70,6 +73,12 @@ class MemoryStore:
             return self._crops.get(class_name, {}).get(example_id)
 
     def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
+        pass
+
+    def begin(self, key: str, *, holder: str, lease_s: float) -> Receipt | None:
+        return self.find_receipt(key)  # no other process has this store
+
+    def end(self, key: str, *, holder: str) -> None:
         pass
 
     def find_receipt(self, key: str) -> Receipt | None:

@@ -10,7 +10,7 @@ place.
     <prefix>records   hash: class id -> the class without its examples
     <prefix>examples:<id>, crops:<id>   hashes: example id -> record, crop
     <prefix>log       stream: change, tag
-    <prefix>receipt:…  hashes: record, version; they go by themselves
+    <prefix>receipt:…  hashes: record, version; or holder, while the write is at work. They go by themselves
     <prefix>pack:…    strings: a snapshot in large pieces, which a start reads without holding Redis up. Never the truth.
 
 A Redis that was restored from an older copy has the same epoch and other changes. Every change has a random tag, by which whoever
@@ -54,11 +54,15 @@ from app.domain.changes import (
     fold_snapshot,
 )
 from app.domain.values import ClassState
-from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, NameTaken, StoreAway, StoreUnavailable, VersionConflict
+from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, NameTaken, StoreTooWeak, StoreUnavailable, VersionConflict
 
 LAYOUT = 1  # of the keys; kept in meta
 COMMIT = Path(__file__).with_name("commit.lua").read_text()
 
+# Which server this is: another number after each of its starts, and after a failover. KEYS: any of the collection.
+SERVER = """
+return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+"""
 # Makes meta where there is none, and says which layout is there. KEYS: meta. ARGV: layout, epoch.
 OPEN = """
 redis.call('HSETNX', KEYS[1], 'layout', ARGV[1])
@@ -94,6 +98,19 @@ for position = 1, #versions, 2 do
 end
 return {redis.call('HMGET', KEYS[1], 'epoch', 'version', 'tag'), classes}
 """
+# What came of a write, or whose it is to do. KEYS: receipt. ARGV: holder, milliseconds of the lease.
+BEGIN = """
+local record, version = unpack(redis.call('HMGET', KEYS[1], 'record', 'version'))
+if record then return {record, version} end
+redis.call('HSETNX', KEYS[1], 'holder', ARGV[1])
+if redis.call('HGET', KEYS[1], 'holder') ~= ARGV[1] then return false end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {}
+"""
+# KEYS: receipt. ARGV: holder.
+END = """
+if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
 # Makes a finished pack the one to start from, and lets go of the one before it. KEYS: meta, then the pieces. ARGV: epoch,
 # version, name of the pack, prefix of pieces, seconds for those who still read the old one, classes in it.
 PUBLISH_PACK = """
@@ -113,6 +130,7 @@ PIECE_BYTES = 4 * 2**20
 PACK_LOCK_S = 120
 OLD_PACK_S = 600
 TAG_BYTES = 8
+NONE, NOT_ASKED = b"none", b""  # in place of the server whose settings were looked at
 RECORD_SIZE = struct.Struct("<I")
 
 Result = TypeVar("Result")
@@ -147,7 +165,7 @@ class RedisStore:
         may_be_weak: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Raises StoreAway when Redis does not answer, or could lose what it acknowledges and `may_be_weak` is False.
+        """Raises StoreAway when Redis does not answer, StoreTooWeak as `check` does; with `may_be_weak` nothing is too weak.
 
         `keep_changes` and `keep_bytes` as in the SQLite store. IncompatibleStore when a newer version has written here.
         """
@@ -158,12 +176,28 @@ class RedisStore:
         self._now = now
         self._seen = _Seen(0, 0, b"")
         self._packed = (0, 0)  # epoch of the log, version of its last pack, as known here
+        self._may_be_weak = may_be_weak
+        self._server = NOT_ASKED if may_be_weak else NONE
         self._client: Client = connect(address)
+        self.check()
         with faults_named(address):
-            self._check(may_be_weak)
             layout = int(self._script(OPEN, ("meta",), LAYOUT, self._new_epoch()))
         if layout > LAYOUT:
             raise IncompatibleStore(f"{without_password(address)} has layout {layout}; this version knows {LAYOUT}.")
+
+    def check(self) -> None:
+        if self._may_be_weak:
+            return
+        with faults_named(self._address):
+            # In this order: should another server take over in between, its settings count for nobody.
+            server = self._script(SERVER, ("meta",))
+            found = weaknesses(self._client, self._key("meta"))
+        self._server = NONE if found else server
+        if found:
+            raise StoreTooWeak(
+                f"Redis could lose what it acknowledges: {'; '.join(found)}. Set that there, or here "
+                "FIRSTSIGHT_ALLOW_WEAK_REDIS=true if losing enrolments is no harm."
+            )
 
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         if receipt is not None and self.find_receipt(receipt.key):
@@ -174,8 +208,11 @@ class RedisStore:
         state = fold_expected(head.state, Committed(0, change), expected=expected)
         of_class = (f"examples:{head.class_id}", f"crops:{head.class_id}", _receipt_key(receipt.key if receipt else ""))
         keys = ("meta", "versions", "ids", "records", "log", *of_class)
-        with faults_named(self._address):  # once only: if the answer is lost, nobody knows whether it was done
-            outcome, *told = self._script(COMMIT, keys, *self._arguments(change, expected, head, state, crops, receipt))
+        arguments = tuple(self._arguments(change, expected, head, state, crops, receipt))
+        outcome, *told = self._once(COMMIT, keys, self._server, *arguments)
+        while outcome == b"stranger":  # since the last look another server has taken over, or its settings were found too weak
+            self.check()
+            outcome, *told = self._once(COMMIT, keys, self._server, *arguments)
         match outcome:
             case b"conflict":
                 raise VersionConflict(change.class_name, expected=expected, found=int(told[0]))
@@ -225,6 +262,15 @@ class RedisStore:
                 self._write_pack(take())
                 self._client.delete(self._key("pack:lock"))
 
+    def begin(self, key: str, *, holder: str, lease_s: float) -> Receipt | None:
+        found = self._read(lambda: self._script(BEGIN, (_receipt_key(key),), holder, int(lease_s * 1000)))
+        if found is None:
+            raise KeyInProgress
+        return decode_receipt(key, found[0], int(found[1])) if found else None
+
+    def end(self, key: str, *, holder: str) -> None:
+        self._read(lambda: self._script(END, (_receipt_key(key),), holder))
+
     def find_receipt(self, key: str) -> Receipt | None:
         record, version = self._read(lambda: self._client.hmget(self._key(_receipt_key(key)), "record", "version"))
         return None if record is None else decode_receipt(key, record, int(version))
@@ -244,14 +290,6 @@ class RedisStore:
         epoch, packed = self._packed
         return version - (packed if epoch == self._seen.epoch else 0) >= self._pack_every
 
-    def _check(self, may_be_weak: bool) -> None:
-        found = weaknesses(self._client)
-        if found and not may_be_weak:
-            raise StoreAway(
-                f"Redis could lose what it acknowledges: {'; '.join(found)}. Set that there, or here "
-                "FIRSTSIGHT_ALLOW_WEAK_REDIS=true if losing enrolments is no harm."
-            )
-
     def _head_of(self, class_name: str) -> _Head:
         found = self._script(HEAD, ("versions", "ids", "records"), class_name)
         if not found:
@@ -268,7 +306,7 @@ class RedisStore:
         crops: Mapping[str, bytes],
         receipt: Receipt | None,
     ) -> Iterator[Any]:
-        """What commit.lua is given, in its order."""
+        """What commit.lua is given after the server, in its order."""
         yield from (self._new_epoch(), change.class_name, expected)
         if state is None:
             yield from ("", head.class_id, b"")
@@ -344,8 +382,13 @@ class RedisStore:
     def _script(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
         return self._client.eval(script, len(keys), *map(self._key, keys), *arguments)
 
+    def _once(self, script: str, keys: Sequence[str], *arguments: Any) -> Any:
+        """Never a second time: if the answer is lost, nobody knows whether it was done."""
+        with faults_named(self._address):
+            return self._script(script, keys, *arguments)
+
     def _read(self, read: Callable[[], Result]) -> Result:
-        """What changes nothing is tried a second time: the first may have met a connection that died while nobody used it."""
+        """What does no harm twice is tried a second time: the first may have met a connection that died while nobody used it."""
         with faults_named(self._address):
             try:
                 return read()

@@ -125,6 +125,9 @@ class SqliteStore:
             (self._epoch,) = self._connection.execute("SELECT epoch FROM log").fetchone()
             self._opened = opened.pop_all()
 
+    def check(self) -> None:
+        pass  # its settings are its own
+
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         with self._transaction():
             if receipt is not None and self._receipt_of(receipt.key):
@@ -169,6 +172,12 @@ class SqliteStore:
 
     def keep_snapshot(self, version: int, take: Callable[[], Snapshot]) -> None:
         pass  # a file is read whole in one piece, and nobody else waits
+
+    def begin(self, key: str, *, holder: str, lease_s: float) -> Receipt | None:
+        return self.find_receipt(key)  # no other process has this store
+
+    def end(self, key: str, *, holder: str) -> None:
+        pass
 
     def find_receipt(self, key: str) -> Receipt | None:
         with self._reading():

@@ -121,8 +121,8 @@ class AdmissionMiddleware:
             self._admission.leave(ticket)
 
     def _admit(self, headers: Headers) -> Ticket:
-        if self._readiness.waiting_for is not None:
-            raise Starting(self._readiness.waiting_for)
+        if self._readiness.starting_for is not None:
+            raise Starting(self._readiness.starting_for)
         limits = self._admission.limits
         declared = _declared_bytes(headers)
         if declared > limits.body_bytes:

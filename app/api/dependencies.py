@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from app.api.admission import Ticket
 from app.api.auth import caller_of
 from app.api.bodies import BodyLimits, read_patch, read_picture, read_pictures
-from app.api.idempotency import Told, Write, Writes, write_of
+from app.api.idempotency import Told, Write, once, write_of
 from app.api.problems import shortened
 from app.domain.changes import Position
 from app.domain.values import Outcome, Upload, class_name_of
@@ -62,8 +62,8 @@ class Call:
         state = request.app.state
         self._limits: BodyLimits = state.body_limits
         self._timeout_s: float = state.request_timeout_s
-        self._writes: Writes = state.writes
         self.use_cases = use_cases
+        self.stored = False  # whether the write, when it is answered, has changed anything, now or the first time
 
     async def picture(self, *, box: str | None) -> Upload:
         return await read_picture(self._request, self._limits, box=box)
@@ -85,13 +85,14 @@ class Call:
         """The answer to a write. `content` stands for what is in the body. See `idempotency.py`."""
         key_id, collection_name = caller_of(self._request)
         write = write_of(self._request, content, caller=key_id)
-        told, again = await self._writes.once(write, shape, work, collection=self.use_cases.collection, deadline=deadline)
         collection, headers = self.use_cases.collection, headers_of(self._request)
+        told, again = await once(write, shape, work, collection=collection, deadline=deadline)
         if again:
             headers["Idempotency-Replayed"] = "true"
             await collection.catch_up(deadline)  # this replica may not have seen yet what another has done and told
         headers["X-Version"] = str(collection.served.position)
-        if write.came_to_commit or again:
+        self.stored = write.stored or again
+        if self.stored:
             self._audit(key_id, collection_name, told.version, again=again)
         return told
 

@@ -40,10 +40,12 @@ async def enrol(
             deadline=deadline,
             receipt_of=lambda report: write.receipt(EnrolmentReportOut.of(report)),
         )
-        response.status_code = CREATED if report.stored else 200
+        write.stored = report.stored
         return EnrolmentReportOut.of(report)
 
-    return await call.once(EnrolmentReportOut, enrolled, content_of(uploads), deadline)
+    told = await call.once(EnrolmentReportOut, enrolled, content_of(uploads), deadline)
+    response.status_code = CREATED if call.stored else 200
+    return told
 
 
 @router.get("/classes/{name}/examples", dependencies=[needs(Scope.READ)])

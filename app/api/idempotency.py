@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi import Request
@@ -32,47 +32,40 @@ class Write:
 
     key: str | None  # SHA-256 of whose it is and which, in hex
     fingerprint: str = ""
-    came_to_commit: bool = False  # a dry run does not, nor does an enrolment of what is there
+    stored: bool = False  # not by a dry run, nor by an enrolment of what is there
 
     def receipt(self, answer: ClassOut | EnrolmentReportOut | RemovedOut) -> Receipt | None:
         """For an answer whose version is not known yet; asked for when there is something to commit."""
-        self.came_to_commit = True
+        self.stored = True
         if self.key is None:
             return None
         return Receipt(self.key, self.fingerprint, answer.model_dump(mode="json", by_alias=True, exclude={"version"}))
 
 
-@dataclass(frozen=True, slots=True)
-class Writes:
-    """The keys of requests that are at work in this process. Used on the event loop only."""
-
-    running: set[str] = field(default_factory=set)
-
-    async def once(
-        self,
-        write: Write,
-        shape: type[Told],
-        work: Callable[[Write], Awaitable[Told]],
-        *,
-        collection: Collection,
-        deadline: Deadline,
-    ) -> tuple[Told, bool]:
-        """What is told, and whether it was told before. KeyReused for a key of another request, KeyInProgress while it runs."""
-        if write.key is None:
-            return await work(write), False
-        if write.key in self.running:
-            raise KeyInProgress
-        self.running.add(write.key)
+async def once(
+    write: Write,
+    shape: type[Told],
+    work: Callable[[Write], Awaitable[Told]],
+    *,
+    collection: Collection,
+    deadline: Deadline,
+) -> tuple[Told, bool]:
+    """What is told, and whether it was told before. KeyReused for a key of another request, KeyInProgress while it runs."""
+    if write.key is None:
+        return await work(write), False
+    async with collection.writing(write.key, deadline) as receipt:
+        if receipt is not None:
+            return told(receipt, write, shape), True
         try:
-            if receipt := await collection.find_receipt(write.key, deadline):
-                return told(receipt, write, shape), True
-            return await work(write), False
-        except KeyInProgress:  # another replica was faster: it has committed
+            answer = await work(write)
+        except KeyInProgress:
             if receipt := await collection.find_receipt(write.key, deadline):
                 return told(receipt, write, shape), True
             raise
-        finally:
-            self.running.discard(write.key)
+        # Where nothing was left to store, another replica may have done it: this one stood still for longer than its lease.
+        if not write.stored and (receipt := await collection.find_receipt(write.key, deadline)):
+            return told(receipt, write, shape), True
+        return answer, False
 
 
 def told(receipt: Receipt, write: Write, shape: type[Told]) -> Told:

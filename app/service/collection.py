@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from uuid import uuid4
 
 from app.domain.changes import Change, Committed, Position, Receipt
 from app.domain.gallery import Gallery
 from app.domain.values import ClassState
-from app.errors import Behind, DeadlinePassed, InvalidInput, UnknownClass
+from app.errors import Behind, DeadlinePassed, FirstsightError, InvalidInput, KeyInProgress, UnknownClass
 from app.service.follow import Galleries, Served
 from app.service.pools import Deadline, Pools, stage
 from app.service.ports import Store
 
 REACH_AGAIN_S = 0.02  # between looks for a version that another replica has told of
+LEASE_S = 3.0  # of a write that is at work: so long after the death of a replica another one may do it
 NO_CROPS: Mapping[str, bytes] = {}
 
 
@@ -38,6 +42,7 @@ class Collection:
         self._galleries = galleries
         self._pools = pools
         self._keep_crops = keep_crops
+        self._at_work: set[str] = set()  # keys of the writes of this process; used on the event loop only
 
     @property
     def served(self) -> Served:
@@ -74,6 +79,44 @@ class Collection:
         """Makes a change durable and served, and returns its version."""
         kept = crops if self._keep_crops else NO_CROPS
         return await self._pools.store(self._commit, change, expected, kept, receipt, deadline=deadline)
+
+    @asynccontextmanager
+    async def writing(self, key: str, deadline: Deadline) -> AsyncIterator[Receipt | None]:
+        """What came of the write with this key; None where it is to be done, and then nobody else does it meanwhile.
+
+        KeyInProgress while another is at it, on this replica or on another.
+        """
+        if key in self._at_work:  # known without asking a store that may be busy with just that
+            raise KeyInProgress
+        self._at_work.add(key)
+        try:
+            async with self._held(key, deadline) as receipt:
+                yield receipt
+        finally:
+            self._at_work.discard(key)
+
+    @asynccontextmanager
+    async def _held(self, key: str, deadline: Deadline) -> AsyncIterator[Receipt | None]:
+        """The same among replicas, of which any may die: what is held has to be held again and again."""
+        holder = uuid4().hex
+        begin = partial(self._store.begin, key, holder=holder, lease_s=LEASE_S)
+        receipt = await self._pools.store(begin, deadline=deadline)
+        if receipt is not None:
+            yield receipt
+            return
+        renewing = asyncio.create_task(self._renew(begin))
+        try:
+            yield None
+        finally:
+            renewing.cancel()
+            with suppress(FirstsightError):  # a store that is away has it lapse
+                await self._pools.store(partial(self._store.end, key, holder=holder), deadline=Deadline.never())
+
+    async def _renew(self, begin: Callable[[], Receipt | None]) -> None:
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            with suppress(FirstsightError):  # a lease that is lost costs work that is done twice, not a change
+                await self._pools.store(begin, deadline=Deadline.after(LEASE_S))
 
     async def find_receipt(self, key: str, deadline: Deadline) -> Receipt | None:
         return await self._pools.store(self._store.find_receipt, key, deadline=deadline)

@@ -86,6 +86,10 @@ class Galleries:
         """Follows the store to its end. What was committed before the call is in what comes back, and in `current`."""
         return self._move(self._followed)
 
+    def check_store(self) -> None:
+        """StoreTooWeak while what is acknowledged could be lost."""
+        self._store.check()
+
     def keep_snapshot(self) -> None:
         """Offers the store what is served, for faster starts. In the background, since it may take as long as a start."""
         self._in_background(self._keep_snapshot)

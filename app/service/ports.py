@@ -77,6 +77,10 @@ class Index(Protocol):
 class Store(Protocol):
     """The durable truth: a log of changes plus the records they produce. Synchronous; called from one worker thread."""
 
+    def check(self) -> None:
+        """StoreTooWeak while what is acknowledged could be lost; then nothing is committed either."""
+        ...
+
     def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
         """Makes a change durable, whole or not at all, and returns its version.
 
@@ -104,6 +108,18 @@ class Store(Protocol):
 
     def read_crop(self, class_name: str, example_id: str) -> bytes | None:
         """The stored crop of an example as encoded bytes; None when crops are not stored or there is no such example."""
+        ...
+
+    def begin(self, key: str, *, holder: str, lease_s: float) -> Receipt | None:
+        """The receipt that was committed with a key; where there is none, the write is the holder's to do.
+
+        KeyInProgress for holders in other processes, until the write has been ended or its lease is over. Begun again by its
+        holder, it has a new lease. This spares two replicas the same work; that it is done once is what `commit` sees to.
+        """
+        ...
+
+    def end(self, key: str, *, holder: str) -> None:
+        """Lets go of a write that the holder has begun."""
         ...
 
     def find_receipt(self, key: str) -> Receipt | None:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from threading import Event, Thread
 
-from app.errors import FirstsightError, StoreUnavailable
+from app.errors import FirstsightError, StoreTooWeak, StoreUnavailable
 from app.logs import logger
 from app.service.follow import Galleries
 
 log = logger(__name__)
 
 STALE_AFTER_S = 1.0  # without a look that went well; in a second every replica has seen what another has committed
+CHECK_EVERY_S = 2.0  # between looks at what the store is set to, which somebody may change while it runs
 OFFER_EVERY_S = 5.0  # between offers of a snapshot, of which the store takes few
 
 
@@ -25,7 +26,8 @@ class Replica:
         self._every_s = every_s
         self._clock = clock
         self._looked_at = clock()  # when the last look began that went well
-        self._offer_at = clock()
+        self._check_at = self._offer_at = clock()
+        self._refused: str | None = None
         self._away = False
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="replica", daemon=True)
@@ -36,6 +38,11 @@ class Replica:
         silent_s = self._clock() - self._looked_at
         return int(silent_s) if silent_s >= STALE_AFTER_S else None
 
+    @property
+    def refused(self) -> str | None:
+        """Why the store may not be written to, though it answers; None when it may."""
+        return self._refused
+
     def start(self) -> None:
         self._looked_at = self._clock()
         self._thread.start()
@@ -45,6 +52,7 @@ class Replica:
         began = self._clock()
         try:
             self._galleries.advance()
+            self._check()
             self._offer_snapshot()
         except FirstsightError as error:
             self._tell(error)
@@ -65,6 +73,21 @@ class Replica:
                 self.look()
             except Exception:
                 log.exception("the store could not be followed")
+
+    def _check(self) -> None:
+        if self._clock() < self._check_at:
+            return
+        self._check_at = self._clock() + CHECK_EVERY_S
+        try:
+            self._galleries.check_store()
+        except StoreTooWeak as error:
+            if self._refused != error.detail:
+                log.error("store is too weak to be written to", detail=error.detail)
+            self._refused = error.detail
+            return
+        if self._refused:
+            log.info("store may be written to again")
+        self._refused = None
 
     def _offer_snapshot(self) -> None:
         if self._clock() >= self._offer_at:

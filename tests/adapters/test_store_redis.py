@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from app.adapters.records import encode_change
 from app.adapters.redis_server import DURABLE
 from app.adapters.store_redis import RedisStore
 from app.domain.changes import ClassRemoved, ClassRenamed, Receipt
-from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, StoreAway, VersionConflict
+from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, StoreAway, StoreTooWeak, VersionConflict
 from demo.server import free_port
 from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.values import added, plain
@@ -64,6 +65,36 @@ def test_a_redis_that_could_forget_is_refused_unless_that_is_wanted(server: Redi
         RedisStore(server.address, may_be_weak=True).close()
     finally:
         server.client.config_set(name, DURABLE[name][0])
+
+
+def test_a_redis_that_was_weakened_gets_no_commit_once_that_is_seen_and_gets_them_again_when_mended(
+    server: RedisServer, open_store: Open
+) -> None:
+    store = open_store()
+    server.client.config_set("appendfsync", "no")
+    try:
+        with pytest.raises(StoreTooWeak, match="appendfsync is no, not always"):
+            store.check()
+        with pytest.raises(StoreTooWeak):
+            enrol(store, "a")
+        assert store.snapshot().version == 0
+    finally:
+        server.client.config_set("appendfsync", "always")
+    enrol(store, "a")
+    store.check()
+
+
+def test_another_server_is_looked_at_before_its_first_commit(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server, closing(RedisStore(server.address)) as store:
+        enrol(store, "a")
+        server.kill()
+        server.start()
+        enrol(store, "b")
+        server.kill()
+        server.start(maxmemory_policy="allkeys-lru")
+        with pytest.raises(StoreTooWeak, match="maxmemory-policy is allkeys-lru"):
+            enrol(store, "c")
+        assert len(store.snapshot().classes) == 2
 
 
 def test_a_redis_that_does_not_tell_its_settings_is_refused(server: RedisServer) -> None:
@@ -275,3 +306,49 @@ def test_a_class_that_changes_between_look_and_commit_is_a_conflict_in_the_commi
         slow.commit(added("acme", ids="slow"), expected=1, crops={})
     assert (conflict.value.expected, conflict.value.found) == (1, 2)
     assert plain(quick.snapshot()) == before
+
+
+def test_a_write_is_at_work_with_one_holder_until_it_is_ended(open_store: Open) -> None:
+    one, other = open_store(), open_store()
+
+    def begin(store: RedisStore, holder: str) -> bool:
+        try:
+            return store.begin("key", holder=holder, lease_s=60) is None
+        except KeyInProgress:
+            return False
+
+    assert [begin(one, "one"), begin(other, "other"), begin(one, "one")] == [True, False, True]
+    other.end("key", holder="other")  # who has nothing to let go of
+    assert not begin(other, "other")
+    one.end("key", holder="one")
+    assert begin(other, "other")
+
+
+def test_of_those_who_begin_a_write_at_once_one_holds_it(open_store: Open) -> None:
+    stores = [open_store() for _ in range(8)]
+
+    def begin(number: int) -> bool:
+        try:
+            return stores[number].begin("key", holder=f"{number}", lease_s=60) is None
+        except KeyInProgress:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(begin, range(8))).count(True) == 1
+
+
+def test_the_write_of_a_replica_that_died_can_be_begun_by_another_after_a_while(server: RedisServer, open_store: Open) -> None:
+    dead, living = open_store(), open_store()
+    dead.begin("key", holder="dead", lease_s=0.05)
+    while server.client.keys("*:receipt:*"):
+        pass
+    assert living.begin("key", holder="living", lease_s=60) is None
+    assert 59_000 < server.client.pttl(server.client.keys("*:receipt:*")[0]) <= 60_000
+
+
+def test_a_receipt_outlasts_the_lease_of_whoever_wrote_it(server: RedisServer, open_store: Open) -> None:
+    store, receipt = open_store(), Receipt("key", "fingerprint", {})
+    store.begin("key", holder="one", lease_s=3)
+    store.commit(added("acme"), expected=0, crops={}, receipt=receipt)
+    store.begin("key", holder="one", lease_s=3)  # as a lease is renewed
+    assert server.client.ttl("firstsight:{default}:receipt:key") > 24 * 3600 - 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from app.adapters.store_memory import MemoryStore
 from app.domain.changes import Change, Receipt
+from app.service import collection
 from tests.api.drawings import ACME, ACME_AGAIN, OTHER, form
 from tests.conftest import MakeClient
 
@@ -23,6 +25,18 @@ def key(value: str = "1") -> dict[str, str]:
 
 def enrol(client: TestClient, picture: bytes = ACME, name: str = "acme", **headers: str) -> httpx.Response:
     return client.post(f"/classes/{name}/examples", files=form(picture), headers=key() | headers)
+
+
+def waiting_for(event: threading.Event, commit: Any) -> Any:
+    """A commit that begins when the event has come, and holds up nobody else meanwhile."""
+
+    async def waits(*arguments: Any, **options: Any) -> int:
+        while not event.is_set():
+            await asyncio.sleep(0)
+        version: int = await commit(*arguments, **options)
+        return version
+
+    return waits
 
 
 def told(response: httpx.Response) -> tuple[int, Any, str | None]:
@@ -144,6 +158,45 @@ def test_of_two_replicas_at_work_on_one_request_one_commits_and_both_tell_the_sa
 
     assert told(responses[0]) == told(responses[1])
     assert store.snapshot().version == 1
+
+
+class Noting(MemoryStore):
+    """A store that notes for how long writes are held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[str] = []
+        self.begun = 0
+
+    def begin(self, key: str, *, holder: str, lease_s: float) -> Receipt | None:
+        self.begun += 1
+        if holder not in self.held:
+            self.held.append(holder)
+        return super().begin(key, holder=holder, lease_s=lease_s)
+
+    def end(self, key: str, *, holder: str) -> None:
+        self.held.remove(holder)
+        super().end(key, holder=holder)
+
+
+@pytest.mark.parametrize(("picture", "status"), [(b"no picture", 415), (ACME, 201)])
+def test_what_is_answered_is_no_longer_at_work(make_client: MakeClient, picture: bytes, status: int) -> None:
+    store = Noting()
+    assert enrol(make_client(on_store=store), picture).status_code == status
+    assert (store.begun, store.held) == (1, [])
+
+
+def test_what_takes_longer_than_its_lease_is_held_all_the_same(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "LEASE_S", 0.003)
+    store, slow = Noting(), threading.Event()
+    monkeypatch.setattr(collection.Collection, "commit", waiting_for(slow, collection.Collection.commit))
+    client = make_client(on_store=store)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(enrol, client)
+        while store.begun < 3:
+            pass
+        slow.set()
+        assert first.result().status_code == 201
 
 
 def test_concurrent_enrolments_of_one_class_from_two_replicas_all_count(make_client: MakeClient) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -328,3 +329,11 @@ def test_the_log_of_another_epoch_is_not_followed(store: Store) -> None:
     assert [each.version for each in store.follow(0, epoch=epoch)] == [1]
     with pytest.raises(LogTrimmed):
         store.follow(0, epoch=epoch + 1)
+
+
+def test_a_write_that_was_committed_is_told_to_whoever_begins_it(store: Store) -> None:
+    begin = partial(store.begin, "key", lease_s=60)
+    assert begin(holder="one") is None
+    version = store.commit(added("acme"), expected=0, crops={}, receipt=RECEIPT)
+    store.end("key", holder="one")
+    assert begin(holder="one") == begin(holder="other") == store.find_receipt("key") == replace(RECEIPT, version=version)

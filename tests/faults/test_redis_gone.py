@@ -116,6 +116,38 @@ def test_a_start_waits_for_a_redis_that_is_not_there_or_is_too_weak_and_says_whi
             assert client.get("/readyz").status_code == 200
 
 
+def test_a_redis_that_was_weakened_is_refused_until_it_is_mended_while_reads_go_on(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path) as server:
+        client = make_client(on_store=open_store(server.address), store=server.address)
+        client.post("/classes/acme/examples", files=form(ACME))
+
+        server.client.config_set("maxmemory-policy", "allkeys-lru")
+        until(lambda: client.get("/readyz").status_code == 503)
+        assert "maxmemory-policy is allkeys-lru, not noeviction" in client.get("/readyz").json()["waiting_for"]
+        assert "\nfirstsight_ready 0.0\n" in client.get("/metrics").text
+        assert client.post("/classify", files=form(ACME)).json()["decision"] == "acme"
+        assert client.post("/classes/beta/examples", files=form(OTHER)).status_code == 503
+
+        server.client.config_set("maxmemory-policy", "noeviction")
+        until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/classes/beta/examples", files=form(OTHER)).status_code == 201
+
+
+def test_a_weaker_redis_in_the_place_of_the_one_that_was_looked_at_gets_no_write(make_client: MakeClient, tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        client = make_client(on_store=open_store(server.address), store=server.address)
+        client.post("/classes/acme/examples", files=form(ACME))
+
+        server.kill()
+        server.start(appendfsync="everysec")  # as a standby might be set that takes over
+        refused = client.post("/classes/beta/examples", files=form(OTHER))
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        assert server.client.hkeys("firstsight:{default}:versions") == [b"acme"]
+        until(lambda: "appendfsync is everysec, not always" in str(client.get("/readyz").json()["waiting_for"]))
+
+
 def test_two_replicas_see_what_the_other_has_enrolled(make_client: MakeClient, tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         one, other = (make_client(on_store=open_store(server.address), store=server.address) for _ in range(2))

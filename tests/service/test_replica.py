@@ -7,9 +7,9 @@ import pytest
 from app.adapters.store_memory import MemoryStore
 from app.domain.changes import Committed
 from app.domain.gallery import NumpyIndex
-from app.errors import StoreAway
+from app.errors import StoreAway, StoreTooWeak
 from app.service.follow import Galleries
-from app.service.replica import OFFER_EVERY_S, STALE_AFTER_S, Replica
+from app.service.replica import CHECK_EVERY_S, OFFER_EVERY_S, STALE_AFTER_S, Replica
 from tests.conftest import Logged
 from tests.fakes import model_set_for_tests, prints_for_tests
 from tests.values import NETWORKS, added
@@ -19,6 +19,11 @@ class Flaky(MemoryStore):
     """A store that can be away."""
 
     away = False
+    weak: str | None = None
+
+    def check(self) -> None:
+        if self.weak:
+            raise StoreTooWeak(self.weak)
 
     def follow(self, after: int, *, epoch: int | None = None, limit: int = 1000) -> Sequence[Committed]:
         if self.away:
@@ -84,6 +89,27 @@ def test_an_outage_is_told_once_and_its_end_too(store: Flaky, replica: Replica, 
     for store.away in (True, True, False, False):
         replica.look()
     assert [line["event"] for line in logged()] == ["store cannot be followed", "store is back"]
+
+
+def test_a_store_that_has_become_too_weak_is_told_once_and_so_is_its_recovery(
+    store: Flaky, clock: Clock, replica: Replica, logged: Logged
+) -> None:
+    refused = []
+    for look, store.weak in enumerate((None, "weak", "weak", None, None)):
+        clock.now = look * CHECK_EVERY_S
+        replica.look()
+        refused.append(replica.refused)
+    assert refused == [None, "weak", "weak", None, None]
+    assert [line["event"] for line in logged()] == ["store is too weak to be written to", "store may be written to again"]
+
+
+def test_a_store_that_is_too_weak_is_followed_all_the_same(
+    store: Flaky, clock: Clock, galleries: Galleries, replica: Replica
+) -> None:
+    store.commit(added("acme"), expected=0, crops={})
+    store.weak, clock.now = "weak", 100.0
+    replica.look()
+    assert (galleries.current.gallery.names(), replica.stale_s) == (["acme"], None)
 
 
 def test_it_offers_the_store_a_snapshot_now_and_then(store: Flaky, clock: Clock, replica: Replica) -> None:
