@@ -1,4 +1,4 @@
-"""The `firstsight` command: `serve` and `keys` here, all others from `app/commands/`."""
+"""The `firstsight` command: `serve`, `keys`, `backup` and `restore` are here, all others in `app/commands/`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def serve() -> None:
             host=settings.host,
             port=settings.port,
             shutdown_timeout_s=settings.shutdown_timeout_s,
+            trusted_proxies=settings.trusted_proxies,
         )
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, _exit)  # uvicorn raises it again when all requests are answered, and that is a good end

@@ -17,6 +17,7 @@
     │   ├── Starting                not ready yet
     │   ├── Overloaded
     │   ├── RateExceeded            a key calls more often than it may
+    │   ├── UnknownKeys             keys that are none come from one address more often than they may
     │   ├── KeyInProgress           the request with this Idempotency-Key has not been answered yet
     │   ├── Behind                  this replica has not yet seen the version that is asked for
     │   └── DeadlinePassed
@@ -148,6 +149,11 @@ class Overloaded(LimitReached):
 class RateExceeded(LimitReached):
     def __init__(self, key_id: str, rate: str, *, retry_after_s: int) -> None:
         super().__init__(f"The key {key_id!r} may call {rate}.", limit=rate, retry_after_s=retry_after_s)
+
+
+class UnknownKeys(LimitReached):
+    def __init__(self, rate: str, *, retry_after_s: int) -> None:
+        super().__init__(f"Unknown keys come from this address more often than {rate}.", limit=rate, retry_after_s=retry_after_s)
 
 
 class KeyInProgress(LimitReached):

@@ -33,6 +33,7 @@ from app.adapters.store_sqlite import SqliteStore
 from app.adapters.warp import rectify
 from app.api import classes, classify, detect, examples, info
 from app.api.admission import Admission, AdmissionLimits, AdmissionMiddleware
+from app.api.audit import Audit
 from app.api.auth import DEFAULT_COLLECTION, CountCall, KeyRing
 from app.api.bodies import BodyLimits
 from app.api.console import console_router, read_console
@@ -366,6 +367,7 @@ def create_app(
     app.state.readiness = readiness
     app.state.keys = KeyRing(settings.api_keys_file) if settings.api_keys_file else None
     app.state.rate, app.state.count_call = settings.rate_limit, count_call_of(settings)
+    app.state.unknown_key_rate = settings.unknown_key_rate
     app.state.body_limits = BodyLimits(images=settings.max_images_per_request, json_bytes=settings.max_json_bytes)
     app.state.request_timeout_s = settings.request_timeout_s
     for routes in (classify, detect, examples, classes, info):
@@ -374,7 +376,7 @@ def create_app(
     install_problem_handlers(app)
     install_openapi(app)
     app.add_middleware(AdmissionMiddleware, admission=Admission(admission_limits(settings)), readiness=readiness)
-    app.add_middleware(Edge)  # what is added last is outermost
+    app.add_middleware(Edge, audit=Audit(settings.audit_file))  # what is added last is outermost
     return app
 
 

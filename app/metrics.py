@@ -44,7 +44,7 @@ _detections = Counter(
 _refusals = Counter(
     "firstsight_refusals_total",
     "Requests, and pictures of batches, refused for want of room or time, by reason: Starting, Overloaded, "
-    "DeadlinePassed, Behind, KeyInProgress, RateExceeded.",
+    "DeadlinePassed, Behind, KeyInProgress, RateExceeded, UnknownKeys.",
     ["reason"],
     registry=_REGISTRY,
 )

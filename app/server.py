@@ -102,7 +102,13 @@ class Server(uvicorn.Server):
     """Serves an application, which is given `give_up` to call when it cannot go on."""
 
     def __init__(
-        self, make_application: Callable[[Callable[[], None]], ASGIApp], *, host: str, port: int, shutdown_timeout_s: int
+        self,
+        make_application: Callable[[Callable[[], None]], ASGIApp],
+        *,
+        host: str,
+        port: int,
+        shutdown_timeout_s: int,
+        trusted_proxies: str | None = None,
     ) -> None:
         self.failed = False
         super().__init__(
@@ -116,7 +122,8 @@ class Server(uvicorn.Server):
                 log_config=None,  # logs.py has configured them
                 access_log=False,  # the edge writes the line
                 server_header=False,
-                proxy_headers=False,  # nobody here asks for the client's address
+                proxy_headers=trusted_proxies is not None,
+                forwarded_allow_ips=trusted_proxies,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=shutdown_timeout_s,

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from app.errors import InvalidSettings
 PREFIX = "FIRSTSIGHT_"
 OF_CALLERS = frozenset({f"{PREFIX}URL", f"{PREFIX}API_KEY"})  # read by the commands that call a service
 PASSWORD = re.compile("//.*@")  # with what else of an address stands before the host
+RATE = r"^[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*$"
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # "<quota> <period>" in microseconds, or "max <period>"
 
 
@@ -73,9 +74,25 @@ class Settings(BaseSettings):
     )
     rate_limit: str | None = Field(
         default=None,
-        pattern=r"^[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*$",
+        pattern=RATE,
         description="How often a key may call that has no rate of its own, such as `50/second` or `50/second;10000/hour`; more "
         "is answered 429. With a Redis as the store all replicas count together.",
+    )
+    unknown_key_rate: str = Field(
+        default="20/minute",
+        pattern=RATE,
+        description="How often keys that are unknown may come from one address; more is answered 429, and no longer 401. Counted "
+        "like the rates of keys. A key that is right is let in all the same.",
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        description="Addresses and networks of proxies, such as `10.0.0.5,172.18.0.0/16`, that say in `X-Forwarded-For` who "
+        "called; `*` trusts whoever connects, where only a proxy can. Without it a proxy's own address counts as the caller's.",
+    )
+    audit_file: Path | None = Field(
+        default=None,
+        description="File to which each write adds a line of JSON, done or refused, with the name of its class. Without it the "
+        "lines `write` in the log are all there is, which name none.",
     )
     allow_anonymous: bool = Field(
         default=False,
@@ -171,6 +188,16 @@ class Settings(BaseSettings):
         if Path(store.removeprefix("sqlite:///")) == Path(":memory:"):
             raise ValueError("is no file but SQLite's memory, which forgets everything at the end; if that is meant, memory://")
         return store
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, proxies: str | None) -> str | None:
+        for proxy in proxies.split(",") if proxies and proxies != "*" else ():
+            try:
+                ip_network(proxy.strip())
+            except ValueError:
+                raise ValueError(f"is a list of addresses and networks, or *; {proxy.strip()!r} is neither") from None
+        return proxies
 
     # A rule between two settings stands at the later one, which pydantic checks after the other; so it is reported with the rest.
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.server import HEADER_TIMEOUT_S, MAX_HEADER_BYTES, Protocol
+from app.server import HEADER_TIMEOUT_S, MAX_HEADER_BYTES, Protocol, Server
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: here\r\n"
 
@@ -195,3 +195,31 @@ def problem_in(written: bytes) -> dict[str, Any]:
     assert b"content-type: application/problem+json" in head
     problem: dict[str, Any] = json.loads(body)
     return problem
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "caller"),
+    [
+        (None, "1.2.3.4", "10.0.0.5"),
+        ("10.0.0.5", "1.2.3.4", "1.2.3.4"),
+        (
+            "10.0.0.0/24",
+            "6.6.6.6, 1.2.3.4, 10.0.0.7",
+            "1.2.3.4",
+        ),  # what is before the nearest may be made up
+        ("10.0.0.6", "1.2.3.4", "10.0.0.5"),
+        ("*", "1.2.3.4", "1.2.3.4"),
+    ],
+)
+def test_a_proxy_says_who_called_only_where_it_is_trusted(trusted: str | None, forwarded: str, caller: str) -> None:
+    called_by = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        called_by.append(scope["client"][0])
+
+    config = Server(lambda give_up: application, host="", port=0, shutdown_timeout_s=0, trusted_proxies=trusted).config
+    config.load()
+    scope = {"type": "http", "client": ("10.0.0.5", 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
+    asyncio.run(config.loaded_app(scope, None, None))  # type: ignore[arg-type]
+
+    assert called_by == [caller]

@@ -38,6 +38,8 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("PORT", "http"),
+        ("TRUSTED_PROXIES", "10.0.0.1,nginx"),
+        ("UNKNOWN_KEY_RATE", "often"),
         ("PORT", "65536"),
         ("STORE", "postgres://here"),
         ("STORE", "sqlite:///"),

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from app.errors import Forbidden, InvalidSettings, RateExceeded, Unauthenticated
+from app.errors import Forbidden, InvalidSettings, RateExceeded, Unauthenticated, UnknownKeys
 from app.logs import logger
 
 log = logger(__name__)
@@ -25,14 +26,14 @@ log = logger(__name__)
 RECHECK_S = 0.5  # half of the second within which a revoked key has to stop working
 KEY_PREFIX = "fs_"  # so that a leaked key can be searched for
 KEY_BYTES = 32
-
+IPV4, IPV6_NETWORK_BITS = 4, 64
 
 DEFAULT_COLLECTION = "default"  # of keys that name no other, and of everybody where there are no keys
 RATE = re.compile(r"[1-9]\d{0,8}/(second|minute|hour|day)(;[1-9]\d{0,8}/(second|minute|hour|day))*")
 
 
-# Key id and rate -> None when the call is within it, else the whole seconds until another may be. Not a Protocol of ports.py,
-# since the command that makes keys comes here too, and is to load no numpy.
+# Who is counted (a key's id, or "from" and an address) and the rate -> None when the call is within it, else the whole seconds
+# until another may be. Not a Protocol of ports.py, since the command that makes keys comes here too, and is to load no numpy.
 CountCall = Callable[[str, str], Awaitable[int | None]]
 
 
@@ -143,19 +144,22 @@ def needs(scope: Scope) -> Any:
     """The dependency of a route that asks for a key of this scope, where the service runs with keys."""
 
     async def check(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> None:
+        request.state.writes = request.method != "GET" and scope > Scope.READ  # for the audit, refused or not
         keys: KeyRing | None = request.app.state.keys
         if keys is None:
             return
         key = keys.find(credentials.credentials) if credentials else None
         if key is None:
+            if credentials:
+                await _count_unknown_key(request)
             raise Unauthenticated("Send a valid key in the header 'Authorization: Bearer <key>'.", field="Authorization")
+        request.state.key = key
         if key.scope < scope:
             raise Forbidden(
                 f"The key {key.id!r} has scope {key.scope.name.lower()}; this needs {scope.name.lower()}.",
                 limit=scope.name.lower(),
             )
         await _count(request, key)
-        request.state.key = key
 
     return Security(check)
 
@@ -174,6 +178,26 @@ async def _count(request: Request, key: Key) -> None:
     wait_s = await count_call(key.id, rate)
     if wait_s is not None:
         raise RateExceeded(key.id, rate, retry_after_s=wait_s)
+
+
+async def _count_unknown_key(request: Request) -> None:
+    # Keys that are right are never counted: who shares an address with somebody who guesses, or with a program that goes on
+    # with a key that was revoked, is not locked out. There is nothing to be had by guessing 256 random bits.
+    rate: str = request.app.state.unknown_key_rate
+    count_call: CountCall = request.app.state.count_call
+    wait_s = await count_call(f"from {source_of(request)}", rate)  # no key has a blank in its id
+    if wait_s is not None:
+        raise UnknownKeys(rate, retry_after_s=wait_s)
+
+
+def source_of(request: Request) -> str:
+    """The address that a request comes from; of IPv6 the network of 64 bits, all of which one machine may call from."""
+    address = request.client.host if request.client else ""
+    try:
+        parsed = ip_address(address)
+    except ValueError:  # no TCP
+        return address
+    return address if parsed.version == IPV4 else str(ip_network((parsed, IPV6_NETWORK_BITS), strict=False))
 
 
 def _read(path: Path) -> KeyFile:

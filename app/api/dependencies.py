@@ -22,15 +22,12 @@ from app.api.problems import shortened
 from app.domain.changes import Position
 from app.domain.values import Outcome, Upload, class_name_of
 from app.errors import InvalidInput
-from app.logs import logger
 from app.service.classes import Classes
 from app.service.classify import Classify
 from app.service.collection import Collection
 from app.service.detect import Detect
 from app.service.enrol import Enrol
 from app.service.pools import Deadline
-
-log = logger(__name__)
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -83,8 +80,8 @@ class Call:
 
     async def once(self, shape: type[Told], work: Callable[[Write], Awaitable[Told]], content: bytes, deadline: Deadline) -> Told:
         """The answer to a write. `content` stands for what is in the body. See `idempotency.py`."""
-        key_id, collection_name = caller_of(self._request)
-        write = write_of(self._request, content, caller=key_id)
+        write = write_of(self._request, content, caller=caller_of(self._request)[0])
+        self._request.state.write = write  # for the audit, which may have to go by it alone
         collection, headers = self.use_cases.collection, headers_of(self._request)
         told, again = await once(write, shape, work, collection=collection, deadline=deadline)
         if again:
@@ -93,22 +90,8 @@ class Call:
         headers["X-Version"] = str(collection.served.position)
         self.stored = write.stored or again
         if self.stored:
-            self._audit(key_id, collection_name, told.version, again=again)
+            self._request.state.version, self._request.state.replayed = told.version, again
         return told
-
-    def _audit(self, key_id: str, collection_name: str, version: int, *, again: bool) -> None:
-        """A line for each write: who, where, which. The log of changes says by the version what was done."""
-        state = self._request.state
-        log.info(
-            "write",
-            request_id=state.request_id,
-            key=key_id,
-            collection=collection_name,
-            method=self._request.method,
-            route=self._request.scope["route"].path,
-            version=version,
-            replayed=again,
-        )
 
     def deadline(self) -> Deadline:
         """Counts from now: ask for it when the body is there, since how long that takes is up to the client's line."""

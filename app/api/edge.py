@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
 from app.api.admission import is_always_open
+from app.api.audit import Audit
 from app.api.problems import UNEXPECTED, problem_response
 from app.errors import FirstsightError, LimitReached
 from app.logs import logger
@@ -35,8 +36,9 @@ LINGER_BYTES = 64 * 2**20
 
 
 class Edge:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, audit: Audit | None = None) -> None:
         self._app = app
+        self._audit = audit or Audit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,7 +50,7 @@ class Edge:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            exchange.status = CLIENT_LEFT
+            exchange.status = None
         except Exception:
             log.exception("unexpected error", request_id=exchange.request_id)
             if exchange.status is not None:
@@ -56,6 +58,7 @@ class Edge:
             await problem_response(UNEXPECTED)(scope, exchange.receive, exchange.send)
         finally:
             exchange.record()
+            self._audit.note(scope, request_id=exchange.request_id, status=exchange.status)
         await exchange.finish()
 
 

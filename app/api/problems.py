@@ -36,6 +36,7 @@ PROBLEMS: Mapping[type[FirstsightError], tuple[int, str, str]] = {
     errors.InvalidPicture: (422, "invalid-picture", "The picture cannot be used"),
     errors.KeyReused: (422, "idempotency-key-reused", "The idempotency key stands for another request"),
     errors.RateExceeded: (429, "rate-exceeded", "The API key calls too often"),
+    errors.UnknownKeys: (429, "unknown-keys", "Too many unknown API keys"),
     errors.ServiceFault: (500, "internal-error", "The service has a fault"),
     errors.Overloaded: (503, "overloaded", "The service is busy"),
     errors.Behind: (503, "behind", "The version asked for is not here yet"),

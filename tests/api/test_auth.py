@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app.adapters.store_memory import MemoryStore
 from app.api import auth
+from app.api.audit import Audit
 from app.api.auth import RECHECK_S, KeyRing, Scope, create_key, revoke_key
-from app.errors import InvalidSettings
+from app.api.idempotency import Write
+from app.domain.changes import Change, Receipt
+from app.errors import InvalidSettings, StoreAway
 from app.main import create_app
 from tests.api.drawings import ACME, OTHER, form
 from tests.conftest import Logged, MakeClient, settings_for_tests
@@ -166,29 +172,148 @@ def test_the_settings_have_the_rate_of_keys_that_have_none(make_client: MakeClie
     assert [guarded.get("/classes", headers=key).status_code for _ in range(2)] == [200, 429]
 
 
-def test_each_write_leaves_a_line_that_says_who_and_which(
-    make_client: MakeClient, keys: dict[Scope, str], keys_file: Path, logged: Logged
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def audited(make_client: MakeClient, keys: dict[Scope, str], keys_file: Path, tmp_path: Path) -> tuple[TestClient, Lines]:
+    """A service with an audit file, and what is in that."""
+    file = tmp_path / "audit.jsonl"
+    client = make_client(api_keys_file=keys_file, audit_file=file)
+    return client, lambda: [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_each_write_leaves_a_line_that_says_who_what_and_which(
+    audited: tuple[TestClient, Lines], keys: dict[Scope, str], logged: Logged
 ) -> None:
-    guarded = make_client(api_keys_file=keys_file)
+    client, lines = audited
     headers = bearer(keys[Scope.ENROL]) | {"X-Request-Id": "r1", "Idempotency-Key": "1"}
     for _ in range(2):
-        guarded.post("/classes/acme/examples", files=form(ACME), headers=headers)
-    guarded.get("/classes", headers=headers)
-    for stores_nothing in ("?dry_run=true", ""):
-        guarded.post(f"/classes/acme/examples{stores_nothing}", files=form(ACME), headers=bearer(keys[Scope.ENROL]))
+        client.post("/classes/acme%2Fcola/examples", files=form(ACME), headers=headers)
 
-    lines = [line for line in logged() if line["event"] == "write"]
+    done, replayed = lines()
     told = {
         "request_id": "r1",
         "key": "enrol",
         "collection": "default",
-        "method": "POST",
-        "route": "/classes/{name}/examples",
+        "address": "testclient",
+        "operation": "enrol",
+        "outcome": "done",
+        "status": 201,
         "version": 1,
     }
-    assert [line | told for line in lines] == lines
-    assert [line["replayed"] for line in lines] == [False, True]
-    assert not any("acme" in str(line) for line in lines)
+    named = {"class": "acme/cola", "example": None}
+    assert done == told | named | {"timestamp": done["timestamp"]}
+    assert replayed == done | {"outcome": "replayed", "timestamp": replayed["timestamp"]}
+    in_log = [line for line in logged() if line["event"] == "write"]
+    assert [line | told for line in in_log[:1]] == in_log[:1]
+    assert len(in_log) == 2
+    assert not any("acme" in str(line) for line in in_log)
+
+
+def test_what_stores_nothing_and_is_not_refused_leaves_no_line(audited: tuple[TestClient, Lines], keys: dict[Scope, str]) -> None:
+    client, lines = audited
+    for query in ("", "?dry_run=true", ""):
+        client.post(f"/classes/acme/examples{query}", files=form(ACME), headers=bearer(keys[Scope.ENROL]))
+    client.post("/classify", files=form(ACME), headers=bearer(keys[Scope.READ]))
+    client.get("/classes/nobody", headers=bearer(keys[Scope.READ]))
+    client.get("/metrics", headers=bearer(keys[Scope.READ]))
+
+    assert [line["version"] for line in lines()] == [1]
+
+
+WRITES = [operation for operation, scope in OPERATIONS.items() if operation[0] != "GET" and scope in (Scope.ENROL, Scope.ADMIN)]
+
+
+@pytest.mark.parametrize("operation", WRITES, ids=" ".join)
+def test_a_write_that_is_denied_leaves_a_line_of_whoever_tried(
+    audited: tuple[TestClient, Lines], keys: dict[Scope, str], operation: tuple[str, str]
+) -> None:
+    client, lines = audited
+    method, path = operation
+    path = path.format(name="%FF", id="0")  # no class name at all
+    for headers in ({}, bearer("fs_wrong"), bearer(keys[Scope.READ]), bearer(keys[Scope.ADMIN])):
+        client.request(method, path, headers=headers)
+
+    assert [(line["key"], line["status"], line["outcome"]) for line in lines()] == [
+        (None, 401, "refused"),
+        (None, 401, "refused"),
+        ("read", 403, "refused"),
+        ("admin", 422, "refused"),
+    ]
+    assert {line["class"] for line in lines()} == {"\ufffd"}
+
+
+class Away(MemoryStore):
+    """A store whose commits fail."""
+
+    def commit(self, change: Change, *, expected: int, crops: Mapping[str, bytes], receipt: Receipt | None = None) -> int:
+        raise StoreAway("The store is away.")
+
+
+def test_a_write_that_failed_leaves_a_line_too(make_client: MakeClient, tmp_path: Path) -> None:
+    make_client(on_store=Away(), audit_file=tmp_path / "audit").post("/classes/acme/examples", files=form(ACME))
+
+    (line,) = map(json.loads, (tmp_path / "audit").read_text().splitlines())
+    assert (line["outcome"], line["status"], line["version"]) == ("failed", 503, None)
+
+
+def test_a_write_whose_caller_left_while_it_was_committed_leaves_a_line(tmp_path: Path) -> None:
+    scope = {"state": {"writes": True, "write": Write(None, stored=True)}, "route": SimpleNamespace(name="enrol")}
+
+    Audit(tmp_path / "audit").note(scope | {"path_params": {"name": "acme"}}, request_id="r1", status=None)
+
+    assert json.loads((tmp_path / "audit").read_text())["outcome"] == "unanswered"
+
+
+def test_the_audit_file_is_its_owner_s_and_may_be_moved_away(audited: tuple[TestClient, Lines], tmp_path: Path) -> None:
+    client, lines = audited
+    file = tmp_path / "audit.jsonl"
+    assert file.stat().st_mode & 0o777 == 0o600
+    client.delete("/classes/acme")
+    file.rename(tmp_path / "audit.1")
+    client.delete("/classes/other")
+
+    assert [line["class"] for line in lines()] == ["other"]
+
+
+def test_an_audit_file_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match=r"AUDIT_FILE=.*cannot be written"):
+        create_app(settings_for_tests(audit_file=tmp_path / "nowhere" / "audit"))
+
+
+def test_a_disk_that_takes_no_line_fails_no_write(audited: tuple[TestClient, Lines], tmp_path: Path, logged: Logged) -> None:
+    (tmp_path / "audit.jsonl").unlink()
+    (tmp_path / "audit.jsonl").mkdir()
+
+    assert audited[0].delete("/classes/acme").status_code == 401
+    assert "audit file cannot be written" in [line["event"] for line in logged()]
+
+
+def test_unknown_keys_from_one_address_are_told_to_wait_and_right_ones_are_let_in(
+    make_client: MakeClient, keys: dict[Scope, str], keys_file: Path
+) -> None:
+    guarded = make_client(api_keys_file=keys_file, unknown_key_rate="2/hour")
+
+    *unknown, refused = (guarded.get("/classes", headers=bearer(f"fs_{number}")) for number in range(3))
+
+    assert [response.status_code for response in unknown] == [401, 401]
+    assert (refused.status_code, refused.json()["type"]) == (429, "urn:firstsight:problem:unknown-keys")
+    assert 0 < int(refused.headers["Retry-After"]) <= 2 * 3600
+    assert guarded.get("/classes", headers=bearer(keys[Scope.READ])).status_code == 200
+    assert [guarded.get("/classes").status_code for _ in range(5)] == [401] * 5  # no key is no guess
+
+
+def test_unknown_keys_are_counted_by_address(make_client: MakeClient, keys: dict[Scope, str], keys_file: Path) -> None:
+    guarded = make_client(api_keys_file=keys_file, unknown_key_rate="1/hour")
+
+    def status(address: str) -> int:
+        caller = TestClient(guarded.app, client=(address, 1))
+        return caller.get("/classes", headers=bearer("fs_wrong")).status_code
+
+    assert [status("10.0.0.1"), status("10.0.0.2"), status("10.0.0.1")] == [401, 401, 429]
+    # Of IPv6 everybody has a whole network of 64 bits to call from.
+    assert [status("2001:db8::1"), status("2001:db8::ffff:2"), status("2001:db8:0:1::1")] == [401, 429, 401]
 
 
 def test_a_revoked_key_stops_working_while_its_successor_works(keys: dict[Scope, str], keys_file: Path) -> None:

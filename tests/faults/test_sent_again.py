@@ -1,4 +1,4 @@
-"""One Idempotency-Key at two replicas, of which one stands still: the other says that it is at work, then does it, once in all."""
+"""One Idempotency-Key at two replicas, of which one stands still: the other says so, and does it in the end: once."""
 
 from __future__ import annotations
 
