@@ -33,9 +33,10 @@ serve: $(VENV)/serve  ## the service on 127.0.0.1:8000, state under ./var, setti
 keys: $(VENV)/serve  ## API keys; ARGS="create shop-app --scope enrol", "list", "revoke shop-app"; the file is in FIRSTSIGHT_API_KEYS_FILE
 	@$(BIN)/firstsight keys $(ARGS)
 
-# For docker-compose.yml: nothing in it is a default that everybody knows. Key files hold hashes and may be read by the container.
+# For docker-compose.yml: nothing in it is a default that everybody knows. The containers' users have to be able to read both files,
+# which are mounted one by one; nobody else on this machine gets as far as them, since the folder is its owner's.
 secrets: $(VENV)/serve  ## what `docker compose up` needs: Redis' password in .env, API keys in var/; prints a key of scope admin, once
-	@mkdir -p var
+	@mkdir -p var && chmod 700 var
 	@test ! -e .env || { echo ".env is there already: remove it and var/keys.json for new ones"; exit 1; }
 	@umask 077; echo "REDIS_PASSWORD=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(32))')" > .env
 	@$(BIN)/firstsight keys create metrics --scope admin --file var/keys.json > var/metrics.key

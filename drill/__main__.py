@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 
+from app.adapters.store_redis import RedisStore
 from drill.stack import Stack, stack
 from tests.api.drawings import drawing, form
 from tests.model_sets import write_model_set
@@ -100,18 +101,28 @@ def crowd(up: Stack, report: Report, count: int) -> None:
 
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(write, range(8)))
-    shown, answers = [], []
+    shown, answers, models = [], [], []
     with client(up.urls[0]) as one, client(up.urls[1]) as other:
         token = one.get("/classes").headers["X-Version"]
         for http in (one, other):
-            shown.append(http.get("/classes/crowd", headers={"X-Min-Version": token}).json())
+            read = http.get("/classes/crowd", headers={"X-Min-Version": token})
+            shown.append(read.json())
+            models.append(read.headers["X-Class-Model"])
             asked = [
                 http.post("/classify?classes=crowd", files=form(picture(number))).json()
                 for number in range(0, count, max(1, count // 20))
             ]
             answers.append(asked)
     report.holds(f"2 x 4 writers on one class: {shown[0]['examples']} examples of {count}", shown[0]["examples"] == count)
-    report.holds("  and both replicas answer from the same class model", shown[0] == shown[1] and answers[0] == answers[1])
+    report.holds("  and both replicas answer alike", shown[0] == shown[1] and answers[0] == answers[1])
+    stored = stored_model(up, "crowd")
+    report.holds(f"  from the same bytes of a class model, {stored[:16]}…, which is the one stored", {*models} == {stored})
+
+
+def stored_model(up: Stack, class_name: str) -> str:
+    """The digest of a class model as it is in Redis."""
+    with closing(RedisStore(up.redis_url)) as store:
+        return next(state.model.digest for state in store.snapshot().classes if state.name == class_name and state.model)
 
 
 def storm(up: Stack, report: Report, keys: int) -> None:
@@ -189,11 +200,14 @@ class Load:
         else:
             self.read += 1
 
-    def lost(self) -> int:
+    def judge(self, report: Report, after: str) -> None:
+        """Nothing that was acknowledged is lost, and nothing failed for good."""
         with client(self.url) as http:
-            return sum(
+            lost = sum(
                 not insist(lambda a=a: http.get(f"/classes/{a[0]}/examples/{a[1]}/image")).is_success for a in self.acknowledged
             )  # type: ignore[misc]
+        report.holds(f"{after}: {lost} of {len(self.acknowledged)} acknowledged are lost", lost == 0)
+        report.holds(f"  and {len(self.failed)} requests failed after retries {self.failed[:2]}", not self.failed)
 
     def until(self, count: int) -> None:
         give_up = time.monotonic() + 2 * TRIES_S
@@ -212,9 +226,7 @@ def kill_redis(up: Stack, report: Report, count: int) -> None:
         time.sleep(1)
         up.redis.start()
         load.until(count)
-    lost = load.lost()
-    report.holds(f"Redis killed under load: {lost} of {len(load.acknowledged)} acknowledged are lost", lost == 0)
-    report.holds(f"  and {len(load.failed)} requests failed after retries {load.failed[:2]}", not load.failed)
+    load.judge(report, "Redis killed under load")
 
 
 def kill_replica(up: Stack, report: Report, count: int) -> None:
@@ -225,9 +237,7 @@ def kill_replica(up: Stack, report: Report, count: int) -> None:
             replica.kill()
             load.until(count)
             replica.start()
-    lost = load.lost()
-    report.holds(f"each replica killed under load: {lost} of {len(load.acknowledged)} acknowledged are lost", lost == 0)
-    report.holds(f"  and {len(load.failed)} requests failed after retries {load.failed[:2]}", not load.failed)
+    load.judge(report, "each replica killed under load")
 
 
 def roll(up: Stack, report: Report, count: int) -> None:

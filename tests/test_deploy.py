@@ -16,6 +16,7 @@ import yaml
 
 from app import metrics
 from app.adapters.redis_server import DURABLE
+from app.api.auth import KeyRing
 from app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,28 @@ def test_nothing_is_open_to_other_machines_unless_that_is_said() -> None:
 def test_no_password_is_in_the_files() -> None:
     assert "${REDIS_PASSWORD:?" in COMPOSE["services"]["one"]["environment"]["FIRSTSIGHT_STORE"]
     assert "requirepass" not in (ROOT / "deploy/redis/redis.conf").read_text()
+
+
+def test_secrets_are_the_owner_s_and_all_different(tmp_path: Path) -> None:
+    environment = Path(sys.executable).parent.parent
+    (tmp_path / "var").mkdir(mode=0o755)
+    command = ["make", "--file", str(ROOT / "Makefile"), f"--old-file={environment}/serve", f"VENV={environment}", "secrets"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    keys, password = KeyRing(tmp_path / "var/keys.json"), (tmp_path / ".env").read_text()
+    metrics_key = (tmp_path / "var/metrics.key").read_text().strip()
+    assert [found and found.id for found in map(keys.find, (printed, metrics_key))] == ["admin", "metrics"]
+    assert re.fullmatch(r"REDIS_PASSWORD=[\w-]{40,}\n", password)
+    assert (tmp_path / "var").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode != 0  # it makes no second ones
+    assert (tmp_path / ".env").read_text() == password
+
+
+def test_secrets_are_mounted_one_by_one() -> None:
+    assert {secret["file"] for secret in COMPOSE["secrets"].values()} == {"./var/keys.json", "./var/metrics.key"}
+    mounted = [volume for service in COMPOSE["services"].values() for volume in service.get("volumes", [])]
+    assert not any("var" in volume.split(":")[0].split("/") for volume in mounted)
 
 
 def test_every_image_is_pinned_and_what_runs_for_ever_has_a_health_check() -> None:

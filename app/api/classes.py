@@ -27,7 +27,10 @@ async def list_classes(page: Annotated[PageParameters, Query()], call: CallDep) 
 @router.get("/classes/{name}", dependencies=[needs(Scope.READ), NoParameters], responses=problem_responses(404))
 async def read_class(name: ClassNameDep, call: CallDep, response: Response) -> ClassOut:
     """Reads one class."""
-    return _shown(ClassOut.of(call.use_cases.classes.get(name)), response)
+    state = call.use_cases.classes.get(name)
+    if state.model is not None:
+        response.headers["X-Class-Model"] = state.model.digest
+    return _shown(ClassOut.of(state), response)
 
 
 @router.patch(

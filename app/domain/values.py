@@ -6,9 +6,11 @@ the model set. Nothing here reads a file, a clock or a setting.
 
 from __future__ import annotations
 
+import hashlib
+import struct
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -157,6 +159,13 @@ class ClassModel:
     spread: float  # expected 1 - similarity of a picture of this class
     threshold: float  # similarity from which a picture is accepted
     provenance: Provenance
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every byte of it, in hex: replicas whose digests are the same hold the same class model."""
+        numbers = struct.pack("<2d", self.spread, self.threshold)
+        made_by = "\0".join(astuple(self.provenance)).encode()
+        return hashlib.sha256(self.representatives.tobytes() + numbers + made_by).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from app.domain.values import MAX_NAME_CHARS, POINT_BYTES, Points, class_name_of
 from app.errors import InvalidInput
-from tests.values import random_points
+from tests.values import model_of, random_points
 
 ALPHA_WITH_THREE_MARKS = "\u1f82"  # no code point is written in more, when decomposed
 
@@ -55,3 +56,17 @@ def test_points_whose_arrays_do_not_fit_are_refused_by_name(wrong: str, array: n
     arrays = {"places": points.places, "descriptors": points.descriptors, "words": points.words}
     with pytest.raises(ValueError, match=wrong):
         Points(**(arrays | {wrong: array}))
+
+
+def test_class_models_have_one_digest_when_every_byte_is_the_same_and_else_another() -> None:
+    model = model_of((1, 0), (0, 1))
+    nudged = np.nextafter(model.representatives, 2, dtype=np.float32)  # by the last bit of each number
+    others = [
+        replace(model, representatives=nudged),
+        replace(model, representatives=model.representatives[::-1].copy()),
+        replace(model, spread=np.nextafter(model.spread, 1)),
+        replace(model, threshold=np.nextafter(model.threshold, 1)),
+        replace(model, provenance=replace(model.provenance, calibration="another")),
+    ]
+    assert model_of((1, 0), (0, 1)).digest == model.digest
+    assert len({model.digest, *(other.digest for other in others)}) == 6

@@ -154,3 +154,4 @@ def test_two_replicas_see_what_the_other_has_enrolled(make_client: MakeClient, t
         one.post("/classes/acme/examples", files=form(ACME))
         until(lambda: other.get("/classes/acme").status_code == 200)
         assert other.post("/classify", files=form(ACME)).json() == one.post("/classify", files=form(ACME)).json()
+        assert other.get("/classes/acme").headers["X-Class-Model"] == one.get("/classes/acme").headers["X-Class-Model"]
