@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 KUBERNETES = {each["kind"]: each for each in yaml.safe_load_all((ROOT / "deploy/kubernetes/firstsight.yaml").read_text())}
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+KUBERNETES_VERSION = "1.37"
 REPLICAS = ("one", "two")
 
 
@@ -144,6 +146,11 @@ def test_the_grace_periods_outlast_the_service_s_own() -> None:
     assert int(COMPOSE["services"]["one"]["stop_grace_period"].removesuffix("s")) > shutdown_s
 
 
+@pytest.mark.parametrize("kind", sorted(KUBERNETES))
+def test_kubernetes_takes_the_manifest_by_its_schema_and_knows_every_field_in_it(kind: str) -> None:
+    kubernetes_validate.validate(KUBERNETES[kind], KUBERNETES_VERSION, strict=True)
+
+
 def test_one_replica_is_always_left() -> None:
     assert KUBERNETES["PodDisruptionBudget"]["spec"]["minAvailable"] >= 1
     assert KUBERNETES["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
@@ -167,6 +174,28 @@ def named_in(expression: str) -> set[str]:
 def test_an_alert_is_about_series_that_exist_and_the_docs_say_what_to_do(rule: dict[str, Any]) -> None:
     assert named_in(rule["expr"]) <= SERIES
     assert f"| `{rule['alert']}` |" in (ROOT / "docs/operations.md").read_text()
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None and "TESTS_SKIP_NOTHING" not in os.environ,
+    reason="promtool (of Prometheus) is not installed",
+)
+@pytest.mark.parametrize("check", ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts_test.yml"])
+def test_prometheus_takes_its_files_and_the_alerts_fire_on_what_they_are_about(tmp_path: Path, check: str) -> None:
+    shutil.copytree(ROOT / "deploy/prometheus", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "key").touch()  # in the place of the secret that compose mounts
+    configuration = (tmp_path / "prometheus.yml").read_text().replace("/run/secrets/metrics_key", f"{tmp_path}/key")
+    (tmp_path / "prometheus.yml").write_text(configuration)
+
+    checked = subprocess.run(["promtool", *check.split()], cwd=tmp_path, capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_alert_is_shown_to_fire() -> None:
+    tests = yaml.safe_load((ROOT / "deploy/prometheus/alerts_test.yml").read_text())["tests"]
+    fired = {rule["alertname"] for test in tests for rule in test["alert_rule_test"] if rule["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in ALERTS}
 
 
 def test_the_dashboard_shows_series_that_exist() -> None:
