@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -417,21 +418,25 @@ def _changes(
 
 # Attempts and versions, without I/O
 
+VERSION = re.compile(r"(\d{1,18})-(\d{1,18})", re.ASCII)  # an X-Version
+
 
 class VersionToken:
     """What was read once is not un-read: each answer names its version, and the next request asks for no older one."""
 
     def __init__(self) -> None:
-        self._seen: str | None = None
+        self._seen: tuple[int, int] | None = None  # epoch of the store's log, version in it
 
     def headers(self) -> dict[str, str]:
-        return {} if self._seen is None else {"X-Min-Version": self._seen}
+        return {} if self._seen is None else {"X-Min-Version": f"{self._seen[0]}-{self._seen[1]}"}
 
     def note(self, response: httpx.Response) -> None:
-        told = response.headers.get("x-version", "")
-        # Answers to calls made side by side come in any order.
-        if told.isdecimal() and int(told) > int(self._seen or -1):
-            self._seen = told
+        told = VERSION.fullmatch(response.headers.get("x-version", ""))
+        if told is None:
+            return
+        position = int(told[1]), int(told[2])
+        if self._seen is None or position > self._seen:  # answers to calls made side by side come in any order
+            self._seen = position
 
 
 @dataclass(frozen=True, slots=True)

@@ -393,13 +393,33 @@ def test_what_is_not_firstsight_is_told(response: httpx.Response) -> None:
 
 def test_what_was_seen_is_the_least_that_the_next_answer_may_show() -> None:
     seen: list[httpx.Request] = []
-    told = [removed(**{"X-Version": "7"}), removed(**{"X-Version": "5"}), removed()]
+    versions = ("9-7", "9-5", "10-1", "no version")  # the third is of a store that was restored since
+    told = [*(removed(**{"X-Version": version}) for version in versions), removed()]
     client = answering(in_turn(*told, seen=seen))
 
     for _ in told:
         client.remove_class("acme")
 
-    assert [request.headers.get("X-Min-Version") for request in seen] == [None, "7", "7"]
+    assert [request.headers.get("X-Min-Version") for request in seen] == [None, "9-7", "9-7", "10-1", "10-1"]
+
+
+def test_the_version_that_the_service_tells_is_the_one_that_it_is_asked_for(client: TestClient) -> None:
+    told: list[str] = []
+    asked: list[str | None] = []
+    client.event_hooks = {
+        "request": [lambda request: asked.append(request.headers.get("X-Min-Version"))],
+        "response": [lambda response: told.append(response.headers["X-Version"])],
+    }
+
+    def through(request: httpx.Request) -> httpx.Response:
+        response = client.request(request.method, str(request.url), content=request.read(), headers=dict(request.headers))
+        return httpx.Response(response.status_code, headers=response.headers, content=response.content)
+
+    firstsight = Firstsight("http://testserver", transport=httpx.MockTransport(through))
+    firstsight.enrol("acme", ACME)
+    firstsight.read_class("acme")
+
+    assert asked == [None, told[0]]
 
 
 def test_a_service_that_names_no_version_is_asked_for_none() -> None:
@@ -413,7 +433,7 @@ def test_a_service_that_names_no_version_is_asked_for_none() -> None:
 
 def test_the_asynchronous_client_tries_again_and_keeps_versions_too() -> None:
     seen: list[httpx.Request] = []
-    respond = in_turn(httpx.ConnectError("refused"), removed(**{"X-Version": "7"}), removed(), seen=seen)
+    respond = in_turn(httpx.ConnectError("refused"), removed(**{"X-Version": "9-7"}), removed(), seen=seen)
     pauses: list[float] = []
 
     async def note(seconds: float) -> None:
@@ -426,7 +446,7 @@ def test_the_asynchronous_client_tries_again_and_keeps_versions_too() -> None:
 
     asyncio.run(twice())
 
-    assert (len(pauses), seen[2].headers["X-Min-Version"]) == (1, "7")
+    assert (len(pauses), seen[2].headers["X-Min-Version"]) == (1, "9-7")
     assert seen[0].headers["Idempotency-Key"] == seen[1].headers["Idempotency-Key"]
 
 
