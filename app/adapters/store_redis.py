@@ -126,7 +126,7 @@ return 1
 PACK_EVERY = (
     1000  # changes: what a start has to fold after reading a pack, and what one piece of Redis' time may cost without one
 )
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 4_000_000  # so that with its last record it stays under 4 MiB: past that Redis' allocator takes 5
 PACK_LOCK_S = 120
 OLD_PACK_S = 600
 TAG_BYTES = 8
