@@ -32,6 +32,8 @@ CollectionOption = Annotated[str, typer.Option(help="Which collection.")]
 
 # What the BLAS under numpy and FAISS, and OpenMP, read when they are loaded; which BLAS it is depends on the build.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# ONNX Runtime would keep an id of the machine and a database under ~/.cache, and send what it counts to its makers.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 @app.command()
@@ -39,7 +41,7 @@ def serve() -> None:
     """Run the service, with settings from FIRSTSIGHT_* variables (README.md, "Settings")."""
     # As many pictures at once as cores, a thread each: more threads within one would be in the way of the others. The libraries
     # can be told so before they are loaded and not after; hence the imports behind it.
-    os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
+    os.environ.update(dict.fromkeys(THREAD_LIMITS, "1") | NO_TELEMETRY)
     from app.main import create_app
     from app.server import Server
 

@@ -104,6 +104,17 @@ def test_libraries_start_no_threads_to_share_the_work_of_a_picture_whatever_the_
     assert threads("4") == threads("1")
 
 
+def test_no_library_keeps_or_sends_a_record_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("CI", raising=False)  # which has telemetry stay off by itself
+
+    with serving({"STORE": "memory://", "MODELS_DIR": str(write_model_set(tmp_path / "models"))}) as live:
+        assert live.http.get("/info").is_success
+
+    assert not home.exists()
+
+
 def test_wrong_settings_stop_the_start_by_name() -> None:
     stopped = serve(PORT="http", DEVICE="tpu")
 
