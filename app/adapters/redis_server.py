@@ -48,7 +48,7 @@ def connect(address: str) -> Client:
 
 def weaknesses(client: Client, key: str) -> list[str]:
     """What the server that has this key is set to that could lose it, as `appendfsync is everysec, not always`."""
-    asked = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}
+    asked = {"target_nodes": client.get_node_from_key(key)} if isinstance(client, RedisCluster) else {}  # type: ignore[no-untyped-call]
     found: dict[str, str] = {}
     for name in DURABLE:
         try:

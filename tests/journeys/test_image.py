@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from demo.server import free_port
+
 ROOT = Path(__file__).parents[2]
 BASE = os.environ.get("TESTS_IMAGE_BASE")
 BUILDAH = os.environ.get("TESTS_BUILDAH", "buildah").split()
+IMAGE = "localhost/firstsight-test"
 # What pip needs inside to reach a registry as it does outside. Of the test, not of the Dockerfile.
 NETWORK = ["--volume=/etc/ssl/certs:/etc/ssl/certs:ro", "--volume=/etc/resolv.conf:/etc/resolv.conf:ro"]
 CERTIFICATES = "--env=PIP_CERT=/etc/ssl/certs/ca-certificates.crt"
@@ -37,7 +41,16 @@ def buildah(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def container() -> Iterator[str]:
     """A container of the image as the Dockerfile makes it."""
-    buildah("bud", "--pull-never", f"--build-arg=BASE={BASE}", *NETWORK, CERTIFICATES, "--tag=localhost/firstsight-test", ".")
+    buildah(
+        "bud",
+        "--layers",
+        "--pull-never",
+        f"--build-arg=BASE={BASE}",
+        *NETWORK,
+        CERTIFICATES,
+        "--tag=localhost/firstsight-test",
+        ".",
+    )
     name = buildah("from", "--pull-never", "localhost/firstsight-test")
     yield name
     buildah("rm", name)
@@ -49,8 +62,25 @@ def test_the_image_runs_as_nobody_who_could_change_it(container: str) -> None:
     assert found.splitlines() == ["/srv/var"]
 
 
-def test_the_image_has_all_that_the_command_needs(container: str) -> None:
-    command = ("run", container, "--", "/srv/venv/bin/firstsight")
-    assert "FIRSTSIGHT_HOST" in buildah(*command, "config", "show")
-    buildah(*command, "models", "verify")
-    assert buildah(*command, "keys", "create", "a", "--file", "/srv/var/keys.json").startswith("fs_")
+# Starts the service as the image would, and tells what it answers when it is ready.
+ASK = """
+import subprocess, time, urllib.request
+service = subprocess.Popen(["/srv/venv/bin/firstsight", "serve"], stderr=subprocess.DEVNULL)
+while service.poll() is None:
+    try:
+        print(urllib.request.urlopen("http://127.0.0.1:" + PORT + "/readyz").read().decode())
+        break
+    except OSError:
+        time.sleep(0.1)
+service.terminate()
+raise SystemExit(service.wait())
+"""
+
+
+def test_the_image_serves_and_has_all_that_the_command_needs(container: str) -> None:
+    run, port = ("run", container, "--", "/srv/venv/bin/firstsight"), free_port()
+    buildah(*run, "models", "verify")
+    assert buildah(*run, "keys", "create", "a", "--file", "/srv/var/keys.json").startswith("fs_")
+    settings = (f"--env=FIRSTSIGHT_PORT={port}", "--env=FIRSTSIGHT_API_KEYS_FILE=/srv/var/keys.json")
+    answer = buildah("run", *settings, container, "--", "/srv/venv/bin/python", "-c", f"PORT = '{port}'" + ASK)
+    assert json.loads(answer) == {"ready": True, "waiting_for": None}
