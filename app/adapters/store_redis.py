@@ -87,16 +87,23 @@ return {epoch, version, tag or '', seen, entries}
 BEGIN_EPOCH = """
 if redis.call('HGET', KEYS[1], 'epoch') == ARGV[1] then redis.call('HSET', KEYS[1], 'epoch', ARGV[2]) end
 """
-# All there is, in one piece. KEYS: meta, versions, ids, records. ARGV: prefix of the keys of examples, in the same slot.
-READ_WHOLE = """
+# Where the log ends, and what all classes are called. KEYS: meta, versions.
+NAMES = """
+local epoch, version = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version'))
+return {epoch or '0', version or '0', redis.call('HKEYS', KEYS[2])}
+"""
+# Some classes with their examples, as they are at one moment. KEYS: versions, ids, records. ARGV: prefix of the keys of examples,
+# in the same slot; names.
+CLASSES = """
 local classes = {}
-local versions = redis.call('HGETALL', KEYS[2])
-for position = 1, #versions, 2 do
-    local id = redis.call('HGET', KEYS[3], versions[position])
-    local examples = redis.call('HVALS', ARGV[1] .. id)
-    table.insert(classes, {versions[position + 1], redis.call('HGET', KEYS[4], id), examples})
+for position = 2, #ARGV do
+    local id = redis.call('HGET', KEYS[2], ARGV[position])
+    if id then
+        local version, record = redis.call('HGET', KEYS[1], ARGV[position]), redis.call('HGET', KEYS[3], id)
+        table.insert(classes, {version, record, redis.call('HVALS', ARGV[1] .. id)})
+    end
 end
-return {redis.call('HMGET', KEYS[1], 'epoch', 'version', 'tag'), classes}
+return classes
 """
 # What came of a write, or whose it is to do. KEYS: receipt. ARGV: holder, milliseconds of the lease.
 BEGIN = """
@@ -127,6 +134,7 @@ PACK_EVERY = (
     1000  # changes: what a start has to fold after reading a pack, and what one piece of Redis' time may cost without one
 )
 PIECE_BYTES = 4_000_000  # so that with its last record it stays under 4 MiB: past that Redis' allocator takes 5
+CLASSES_AT_ONCE = 5  # of up to a thousand examples each, which are 40 MB
 PACK_LOCK_S = 120
 OLD_PACK_S = 600
 TAG_BYTES = 8
@@ -343,13 +351,30 @@ class RedisStore:
             version = changes[-1].version
 
     def _read_whole(self) -> Snapshot:
-        keys = ("meta", "versions", "ids", "records")
-        (epoch, version, tag), classes = self._script(READ_WHOLE, keys, self._key("examples:"))
-        snapshot = Snapshot(
-            int(version or 0), tuple(sorted(map(_decode, classes), key=lambda state: state.name)), int(epoch or 0)
-        )
-        self._see(_Seen(snapshot.epoch, snapshot.version, tag or b""))
-        return snapshot
+        """Some classes at a time, so that Redis is not held up for long, and then again those that were changed meanwhile."""
+        while True:
+            epoch, version, names = self._script(NAMES, ("meta", "versions"))
+            try:
+                return self._read_all(int(epoch), int(version), [name.decode() for name in names])
+            except LogTrimmed:  # it was replaced meanwhile
+                continue
+
+    def _read_all(self, epoch: int, version: int, names: Sequence[str]) -> Snapshot:
+        found: dict[str, ClassState] = {}
+        for first in range(0, len(names), CLASSES_AT_ONCE):
+            found |= self._read_classes(names[first : first + CLASSES_AT_ONCE])
+        # What was read is as it was at `version` or later. When nothing is left to follow, all is as it is at the log's end.
+        while changes := self.follow(version, epoch=epoch):
+            version = changes[-1].version
+            changed = {name for each in changes for name in _names_in(each.change)}
+            for name in changed:
+                found.pop(name, None)
+            found |= self._read_classes(sorted(changed))
+        return Snapshot(version, tuple(found[name] for name in sorted(found)), epoch)
+
+    def _read_classes(self, names: Sequence[str]) -> dict[str, ClassState]:
+        classes = self._script(CLASSES, ("versions", "ids", "records"), self._key("examples:"), *names)
+        return {state.name: state for state in map(_decode, classes)}
 
     def _write_pack(self, snapshot: Snapshot) -> None:
         name = f"{snapshot.epoch}-{snapshot.version}-{secrets.token_hex(4)}"
@@ -403,6 +428,11 @@ def _literally(text: str) -> str:
 
 def _receipt_key(key: str) -> str:
     return f"receipt:{key}"
+
+
+def _names_in(change: Change) -> tuple[str, ...]:
+    """Of the classes that a change may have made other than they were."""
+    return (change.class_name, change.new_name) if isinstance(change, ClassRenamed) else (change.class_name,)
 
 
 def _lost_by(change: Change) -> str:

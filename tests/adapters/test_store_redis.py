@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 from redis.crc import key_slot
 
+from app.adapters import store_redis
 from app.adapters.records import encode_change
 from app.adapters.redis_server import DURABLE
 from app.adapters.store_redis import RedisStore
 from app.domain.changes import ClassRemoved, ClassRenamed, Receipt
+from app.domain.gallery import Gallery
 from app.errors import IncompatibleStore, KeyInProgress, LogTrimmed, StoreAway, StoreTooWeak, VersionConflict
 from demo.server import free_port
 from tests.redis_servers import RedisServer, needs_redis, redis_server
-from tests.values import added, plain
+from tests.values import NETWORKS, added, plain
 
 pytestmark = needs_redis
 
@@ -352,3 +356,37 @@ def test_a_receipt_outlasts_the_lease_of_whoever_wrote_it(server: RedisServer, o
     store.commit(added("acme"), expected=0, crops={}, receipt=receipt)
     store.begin("key", holder="one", lease_s=3)  # as a lease is renewed
     assert server.client.ttl("firstsight:{default}:receipt:key") > 24 * 3600 - 60
+
+
+def test_a_snapshot_that_is_read_while_others_write_is_of_one_version(open_store: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_redis, "CLASSES_AT_ONCE", 2)
+    reader, writer, stop = open_store(), open_store(), Event()
+    enrol(writer, *"abcdefghij")
+
+    def write() -> None:
+        for number in count():
+            if stop.is_set():
+                return
+            old, new = "abcdefghij"[number % 10], f"{number}"
+            writer.commit(ClassRenamed(old, new, None, {}), expected=version_of(writer, old), crops={})
+            writer.commit(added(new, ids=f"{number}-"), expected=version_of(writer, new), crops={})
+            writer.commit(ClassRemoved(new), expected=version_of(writer, new), crops={})
+            writer.commit(added(old), expected=0, crops={})
+
+    with ThreadPoolExecutor(1) as writers:
+        writing = writers.submit(write)
+        snapshots = [reader.snapshot() for _ in range(30)]
+        stop.set()
+        writing.result()
+
+    log = writer.follow(0, limit=100_000)
+    assert snapshots[-1].version > snapshots[0].version
+    for snapshot in snapshots:
+        folded = Gallery.empty(NETWORKS).fold(*log[: snapshot.version]).snapshot()
+        assert plain(folded.classes) == plain(snapshot.classes)
+
+
+def version_of(store: RedisStore, name: str) -> int:
+    state = store._head_of(name).state
+    assert state is not None
+    return state.version
