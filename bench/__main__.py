@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import enrol_cost, hostile, http_cost, print_cost, searchable, start
+from bench import enrol_cost, hostile, http_cost, print_cost, searchable, sizing, start
 from bench.figures import save
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "print": print_cost,
     "searchable": searchable,
     "start": start,
+    "sizing": sizing,
     "hostile": hostile,
 }
 
