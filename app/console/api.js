@@ -2,6 +2,7 @@
 
 const KEY = "firstsight.key"
 const AGAIN = new Set([429, 502, 503, 504])
+const IN_PROGRESS = "idempotency-key-in-progress" // an earlier attempt of ours is still at work
 const RETRIES = 3
 const AT_ONCE = 6 // of pictures that are fetched, so that a page of crops leaves room for others
 
@@ -25,6 +26,8 @@ export const key = {
   clear() {
     sessionStorage.removeItem(KEY)
     localStorage.removeItem(KEY)
+    newestVersion = null // another key may see another collection, with versions and pictures of its own
+    crops.clear()
   },
 }
 
@@ -36,7 +39,7 @@ export const api = {
   info: () => json("GET", "/info", { quiet: true }), // asked again and again, so it opens no dialog
   classes: (cursor = null, limit = 60) => json("GET", "/classes?" + query({ limit, cursor })),
   readClass: (name) => json("GET", classPath(name)),
-  examples: (name, cursor = null) => json("GET", `${classPath(name)}/examples?` + query({ limit: 100, cursor })),
+  examples: (name, cursor = null, limit = 100) => json("GET", `${classPath(name)}/examples?` + query({ limit, cursor })),
   change: (name, patch, version) => json("PATCH", classPath(name), { body: JSON.stringify(patch), type: "application/json", version }),
   removeClass: (name, version) => json("DELETE", classPath(name), { version }),
   removeExample: (name, id) => json("DELETE", examplePath(name, id)),
@@ -44,15 +47,20 @@ export const api = {
     json("POST", `${classPath(name)}/examples?` + query({ dry_run: dryRun || null }), { body: form(pictures) }),
   classify: (file, box = null) =>
     json("POST", "/classify?" + query({ top_k: 5, box: box && boxText(box) }), { body: file, type: "application/octet-stream" }),
+  classifyBatch: (pictures, onlyClass) =>
+    json("POST", "/classify/batch?" + query({ top_k: 1, classes: onlyClass }), { body: form(pictures) }),
   detect: (file, tiles = "auto") => json("POST", "/detect?" + query({ tiles }), { body: file, type: "application/octet-stream" }),
 }
 
-/** The stored crop of an example as an address for an <img>; fetched once. Rejects where crops are not stored. */
+/** The stored crop of an example, { blob, url }, fetched once. Rejects where crops are not stored. */
 const crops = new Map()
 export function crop(className, id) {
   const path = examplePath(className, id) + "/image"
   if (!crops.has(path)) {
-    const fetched = inTurn(() => send("GET", path, {})).then(async (response) => URL.createObjectURL(await response.blob()))
+    const fetched = inTurn(() => send("GET", path, {})).then(async (response) => {
+      const blob = await response.blob()
+      return { blob, url: URL.createObjectURL(blob) }
+    })
     fetched.catch(() => crops.delete(path))
     crops.set(path, fetched)
   }
@@ -73,16 +81,17 @@ async function send(method, path, { body = null, type = null, version = null, qu
     if (newestVersion !== null) headers["X-Min-Version"] = String(newestVersion)
     const response = await fetch(path, { method, headers, body }).catch(() => null)
     if (response?.ok) return noted(response)
-    if (attempt < RETRIES && (response === null || AGAIN.has(response.status))) {
+    const problem = response ? new Problem(response.status, await response.json().catch(() => null)) : unreachable()
+    if (attempt < RETRIES && (response === null || AGAIN.has(problem.status) || problem.kind === IN_PROGRESS)) {
       await pause(Math.max(Number(response?.headers.get("Retry-After") ?? 0), 0.3 * 2 ** attempt))
       continue
     }
-    if (response === null) throw new Problem(0, { detail: "The service cannot be reached. Is it running, and this machine online?" })
-    const problem = new Problem(response.status, await response.json().catch(() => null))
-    if (response.status === 401 && !quiet) window.dispatchEvent(new CustomEvent("key-needed"))
+    if (problem.status === 401 && !quiet) window.dispatchEvent(new CustomEvent("key-needed"))
     throw problem
   }
 }
+
+const unreachable = () => new Problem(0, { detail: "The service cannot be reached. Is it running, and this machine online?" })
 
 function noted(response) {
   const version = Number(response.headers.get("X-Version") ?? NaN)

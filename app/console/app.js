@@ -15,7 +15,7 @@ const kept = new Map() // views that keep what was dropped on them while another
 let shown = null
 
 function show() {
-  const [name, argument] = location.hash.slice(1).split(/=(.*)/s)
+  const [name, argument] = decoded(location.hash.slice(1)).split(/=(.*)/s)
   const known = name in views ? name : "recognise"
   const tab = known === "class" ? "classes" : known
   for (const link of document.querySelectorAll("[data-tab]")) {
@@ -23,11 +23,20 @@ function show() {
     else link.removeAttribute("aria-current")
   }
   shown?.leave?.()
-  shown = viewOf(known, argument === undefined ? null : decodeURIComponent(argument))
+  shown = viewOf(known, argument ?? null)
   replace(main, shown.node)
   document.title = `${shown.title} · Firstsight`
   shown.enter?.()
   window.scrollTo(0, 0)
+}
+
+/** What cannot be decoded was written by hand, and leads to where everything begins. */
+function decoded(hash) {
+  try {
+    return decodeURIComponent(hash)
+  } catch {
+    return ""
+  }
 }
 
 function viewOf(name, argument) {
@@ -59,10 +68,12 @@ window.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])]
   if (files.length) shown.take?.(files)
 })
-for (const kind of ["dragover", "drop"]) {
+for (const kind of ["dragover", "drop", "dragleave"]) {
   window.addEventListener(kind, (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return
     event.preventDefault()
+    const over = kind === "dragover" || (kind === "dragleave" && event.relatedTarget !== null)
+    document.body.classList.toggle("over", over && Boolean(shown.take))
     if (kind === "drop") shown.take?.([...event.dataTransfer.files])
   })
 }

@@ -1,8 +1,12 @@
 // What is enrolled: all classes with their crops, and one class with its examples, name and threshold.
 
 import { api } from "./api.js"
-import { el, figure, plural, replace, speak, svg, toast } from "./dom.js"
+import { el, figure, plural, replace, speak, toast } from "./dom.js"
 import { busyPanel, exampleImage, faultPanel, whenSeen } from "./parts.js"
+import { thresholdPanel } from "./threshold.js"
+
+const PAGE = 60
+const SEARCHED = 500 // classes a page: a search reads them all
 
 export function classesView() {
   const grid = el("ul.grid")
@@ -19,7 +23,7 @@ export function classesView() {
   async function load() {
     replace(more, el("span.spinner"))
     try {
-      const page = await api.classes(cursor)
+      const page = await api.classes(cursor, wanted ? SEARCHED : PAGE)
       cursor = page.next_cursor
       for (const one of page.classes) cards.push({ name: one.class.toLocaleLowerCase(), node: card(one) })
       filter()
@@ -34,7 +38,7 @@ export function classesView() {
     replace(grid, fitting.map((one) => one.node))
     count.textContent = cards.length === 0 ? "" : wanted ? `${plural(fitting.length, "class", "classes")} with this name` : ""
     if (cards.length === 0) replace(more, empty())
-    else if (cursor === null) replace(more)
+    else if (cursor === null) replace(more, wanted && fitting.length === 0 && teachIt(search.value.trim()))
     else if (wanted) load()
     else replace(more, el("button", { type: "button", onclick: load }, "Show more"))
   }
@@ -47,6 +51,8 @@ export function classesView() {
   return { node, title: "Classes", enter: () => null }
 }
 
+const teachIt = (name) => el("a.button", { href: `#teach=${encodeURIComponent(name)}` }, `Teach ${name}`)
+
 function empty() {
   return el("div.empty", {}, el("p.decision", {}, "Nothing has been taught yet"), el("a.button.primary", { href: "#teach" }, "Teach a brand or product"))
 }
@@ -56,12 +62,12 @@ function card(one) {
   if (one.examples > 0) whenSeen(picture, () => firstExample(one.class, picture))
   else picture.classList.add("missing")
   return el("li", {}, el("a.card", { href: `#class=${encodeURIComponent(one.class)}` },
-    picture, el("span.card-name", {}, one.class), el("span.hint", {}, plural(one.examples, "example"))))
+    picture, el("span.card-name", { title: one.class }, one.class), el("span.hint", {}, plural(one.examples, "example"))))
 }
 
 async function firstExample(name, frame) {
   try {
-    const { examples: [first] } = await api.examples(name)
+    const { examples: [first] } = await api.examples(name, null, 1)
     frame.replaceWith(exampleImage(name, first.id, ""))
   } catch {
     frame.classList.add("missing")
@@ -73,6 +79,7 @@ export function classView(name) {
   const view = { node, title: name, enter: () => null }
   let state = null
   let examples = []
+  let tiles = []
 
   async function load() {
     try {
@@ -89,42 +96,33 @@ export function classView(name) {
       el("p", {}, el("a", { href: "#classes" }, "← Classes")),
       el("div.bench-top", {}, el("h1", { tabIndex: -1 }, name), el("p.hint", {}, `${plural(examples.length, "example")} · version ${state.version}`)),
       el("div.bench.class-bench", {},
-        el("section", {}, el("h2", {}, "Examples"), gallery(),
-          el("div.row", {}, el("a.button.primary", { href: `#teach=${encodeURIComponent(name)}` }, "Add pictures"))),
-        el("div.side", {}, thresholdPanel(), renamePanel(), deletePanel())))
+        el("section", {}, el("h2", {}, "Examples"), gallery()),
+        el("div.side", {}, threshold(), renamePanel(), deletePanel())))
   }
 
-  const gallery = () =>
-    el("ul.grid.small-grid", {}, examples.map((example) =>
+  function gallery() {
+    tiles = examples.map((example) =>
       el("li.example", {},
         exampleImage(name, example.id, `Example ${example.id.slice(0, 8)}`),
         el("span.hint", {}, example.similarity === null ? "the only one" : `${figure(example.similarity)} like the others`),
-        el("button.remove", { type: "button", "aria-label": `Remove example ${example.id.slice(0, 8)}`, onclick: () => removeExample(example) }, "×"))))
+        el("button.remove", {
+          type: "button",
+          "aria-label": `Remove example ${example.id.slice(0, 8)}`,
+          onclick: () => removeExample(example),
+        }, "×")))
+    const add = el("li", {}, el("a.add", { href: `#teach=${encodeURIComponent(name)}` }, el("span", { "aria-hidden": "true" }, "+"), "Add pictures"))
+    return el("ul.grid.small-grid", {}, tiles, add)
+  }
 
-  function thresholdPanel() {
+  function threshold() {
     if (state.threshold === null) return el("section.panel", {}, el("h2", {}, "Threshold"), el("p.hint", {}, "It has one when it has examples."))
-    const slider = el("input", { type: "range", id: "threshold", min: -0.2, max: 1, step: 0.01, value: state.threshold })
-    const shown = el("output", { htmlFor: "threshold" })
-    const effect = el("p.effect", { role: "status" })
-    const dots = el("div.scale")
-    const compared = examples.filter((example) => example.similarity !== null)
-    const move = () => {
-      const threshold = Number(slider.value)
-      shown.textContent = figure(threshold)
-      slider.setAttribute("aria-valuetext", figure(threshold))
-      effect.textContent = effectOf(compared, threshold)
-      replace(dots, scale(compared, threshold))
-    }
-    slider.addEventListener("input", move)
-    move()
-    return el("section.panel", {},
-      el("h2", {}, "Threshold"),
-      el("div.slider-head", {}, el("label", { htmlFor: "threshold" }, "Accept from similarity"), shown),
-      slider, dots, effect,
-      el("p.hint", {}, "Higher: fewer wrong matches, more unknowns. What is proved by its print is accepted in any case."),
-      el("div.row", {},
-        el("button.primary", { type: "button", onclick: () => change({ threshold: Number(slider.value) }, "The threshold is set.") }, "Set threshold"),
-        el("button", { type: "button", onclick: () => change({ threshold: null }, "The threshold is the computed one again.") }, "Use the computed one")))
+    return thresholdPanel({
+      name,
+      threshold: state.threshold,
+      examples,
+      moved: (value) => examples.forEach(({ similarity }, number) => tiles[number].classList.toggle("left-out", similarity !== null && similarity < value)),
+      set: (value) => change({ threshold: value }, value === null ? "The threshold is the computed one again." : "The threshold is set."),
+    })
   }
 
   function renamePanel() {
@@ -175,7 +173,7 @@ export function classView(name) {
   function confirmDelete() {
     const dialog = el("dialog", { "aria-labelledby": "delete-title" },
       el("h2", { id: "delete-title" }, `Delete ${name}?`),
-      el("p", {}, `Its ${plural(examples.length, "example")} go with it. This cannot be undone.`),
+      el("p", {}, `With it goes what it was taught: ${plural(examples.length, "example")}. This cannot be undone.`),
       el("div.row", {},
         el("button.danger", { type: "button", onclick: () => (dialog.close(), remove()) }, "Delete"),
         el("button", { type: "button", onclick: () => dialog.close(), autofocus: true }, "Keep it")))
@@ -209,19 +207,4 @@ async function allExamples(name) {
     cursor = page.next_cursor
   } while (cursor !== null)
   return all
-}
-
-function effectOf(compared, threshold) {
-  if (compared.length === 0) return "With one example there is nothing to compare. Two or more show the effect."
-  const accepted = compared.filter((example) => example.similarity >= threshold).length
-  return `${accepted} of ${compared.length} stored examples would be accepted by the look of the others.`
-}
-
-/** The examples on the scale of similarities, and where the threshold cuts it. */
-function scale(compared, threshold) {
-  const x = (similarity) => (100 * (similarity + 0.2)) / 1.2
-  return svg("svg", { viewBox: "0 0 100 8", "aria-hidden": "true" },
-    svg("line", { x1: 0, x2: 100, y1: 4, y2: 4 }),
-    compared.map((example) => svg("circle", { class: example.similarity >= threshold ? "in" : "out", cx: Math.max(1.2, x(example.similarity)), cy: 4, r: 1.2 })),
-    svg("line.cut", { x1: x(threshold), x2: x(threshold), y1: 0, y2: 8 }))
 }

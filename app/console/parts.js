@@ -8,7 +8,7 @@ export function exampleImage(className, id, alt) {
   const frame = el("span.crop", {}, el("span.visually-hidden", {}, alt))
   const load = async () => {
     try {
-      replace(frame, el("img", { src: await crop(className, id), alt }))
+      replace(frame, el("img", { src: (await crop(className, id)).url, alt }))
     } catch {
       frame.classList.add("missing")
     }
@@ -30,7 +30,7 @@ export function whenSeen(node, work) {
   observer.observe(node)
 }
 
-export const classLink = (name) => el("a.class-link", { href: `#class=${encodeURIComponent(name)}` }, name)
+export const classLink = (name) => el("a.class-link", { href: `#class=${encodeURIComponent(name)}`, title: name }, name)
 
 /** A field for a class name that offers those there are. */
 export function nameField({ id, label, placeholder }) {

@@ -2,31 +2,30 @@
 
 import { el, svg } from "./dom.js"
 
+const BY_TOUCH = matchMedia("(pointer: coarse)")
+
 let fields = 0
 
-/** Takes pictures by drop, by paste, from files and from a phone's camera. */
-export function pictureField({ title, hint, several, take }) {
+/** Takes pictures by drop, by paste, from files and from a phone's camera, where nothing can be dropped: `touchTitle` is for that. */
+export function pictureField({ title, touchTitle, hint, take }) {
   const id = `pictures-${++fields}`
   const given = (event) => {
     const files = [...event.target.files]
     event.target.value = ""
     if (files.length) take(files)
   }
-  const files = el("input.visually-hidden", { type: "file", id, accept: "image/*", multiple: several, onchange: given })
+  const files = el("input.visually-hidden", { type: "file", id, accept: "image/*", multiple: true, onchange: given })
   const camera = el("input.visually-hidden", { type: "file", id: `${id}-camera`, accept: "image/*", capture: "environment", onchange: given })
-  const field = el("div.drop", {},
+  return el("div.drop", {},
     svg("svg.drop-icon", { viewBox: "0 0 48 48", "aria-hidden": "true" },
       svg("rect", { x: 6, y: 10, width: 36, height: 28, rx: 5 }),
       svg("circle", { cx: 17, cy: 20, r: 3.5 }),
       svg("path", { d: "M8 34l10-9 7 6 6-5 9 8" })),
-    el("p.drop-title", {}, title),
+    el("p.drop-title", {}, BY_TOUCH.matches ? touchTitle : title),
     el("p.hint", {}, hint),
     el("div.row.centre", {},
       files, el("label.button.primary", { htmlFor: id }, "Choose pictures"),
       camera, el("label.button.camera", { htmlFor: `${id}-camera` }, "Take a photo")))
-  for (const kind of ["dragenter", "dragover"]) field.addEventListener(kind, () => field.classList.add("over"))
-  for (const kind of ["dragleave", "drop"]) field.addEventListener(kind, () => field.classList.remove("over"))
-  return field
 }
 
 /** A picture file, loaded: its address, and its size as it stands upright. Without a size where the browser cannot show it. */
@@ -78,7 +77,16 @@ function shortened(label, letters) {
   return letters < 7 ? label.split(" ")[0] : `${label.slice(0, letters - 1).trimEnd()}…`
 }
 
+export const wholeOf = ({ width, height }) => ({ x: 0, y: 0, width, height })
+
 export const cornersOf = ({ x, y, width, height }) => [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+
+/** The upright box around a quad, as far as it lies in the picture. */
+export function hullOf(quad, { width, height }) {
+  const [left, top] = [0, 1].map((axis) => Math.max(0, Math.min(...quad.map((corner) => corner[axis]))))
+  const [right, bottom] = [width, height].map((most, axis) => Math.min(most, Math.max(...quad.map((corner) => corner[axis]))))
+  return { x: left, y: top, width: Math.max(1, right - left), height: Math.max(1, bottom - top) }
+}
 
 /** A cut-out of a picture, for beside the example that decided. */
 export function cutout(picture, { x, y, width, height }, alt) {

@@ -1,9 +1,9 @@
 // Pictures in, what they show out, and a wrong answer put right in one click.
 
 import { api } from "./api.js"
-import { el, figure, percent, replace, speak, toast } from "./dom.js"
+import { el, figure, percent, plural, replace, speak, toast } from "./dom.js"
 import { badge, busyPanel, classLink, exampleImage, faultPanel, meter, nameField } from "./parts.js"
-import { cornersOf, cutout, loaded, outlined, pictureField } from "./pictures.js"
+import { boxEditor, cornersOf, cutout, hullOf, loaded, outlined, pictureField, wholeOf } from "./pictures.js"
 
 const MODES = { classify: "One thing", detect: "Several things" }
 const REASONS = {
@@ -12,14 +12,21 @@ const REASONS = {
   no_classes: "Nothing has been taught yet.",
 }
 
+const STEPS = [
+  ["Teach", "Drop one or two pictures of a brand or product, and give it a name."],
+  ["Try", "Drop a photograph. It says what that shows and how sure it is, or that it does not know."],
+  ["Correct", "Is an answer wrong? One click makes the picture an example of the right class."],
+]
+
 export function recogniseView() {
   const items = []
   let mode = "classify"
   let current = null
+  let nothingTaught = false
   const node = el("div.view")
 
   async function take(files) {
-    const taken = await Promise.all(files.map(async (file) => ({ picture: await loaded(file), answers: {} })))
+    const taken = await Promise.all(files.map(async (file) => ({ picture: await loaded(file), box: null, answers: {} })))
     items.unshift(...taken)
     select(taken[0])
     for (const item of taken) await ask(item)
@@ -31,7 +38,7 @@ export function recogniseView() {
     item.answers[asked] = { waiting: true }
     render()
     try {
-      item.answers[asked] = asked === "classify" ? await api.classify(item.picture.file) : await api.detect(item.picture.file)
+      item.answers[asked] = asked === "classify" ? await api.classify(item.picture.file, item.box) : await api.detect(item.picture.file)
     } catch (problem) {
       item.answers[asked] = { problem }
     }
@@ -48,16 +55,34 @@ export function recogniseView() {
     replace(node, items.length ? bench() : welcome())
   }
 
-  const field = (title) =>
-    pictureField({ title, hint: "Drop or paste them anywhere on this page. They are sent to this service only.", several: true, take })
-
-  const welcome = () => [
+  const welcome = () => (nothingTaught ? beginning() : [
     el("h1", { tabIndex: -1 }, "What is in this picture?"),
-    el("p.lead", {}, "Drop a photograph. You see what it shows, how sure that is, and which of your examples decided."),
+    el("p.lead", {}, "You see what it shows, how sure that is, and which of your examples decided."),
     modes(),
-    field("Drop pictures here"),
-    el("p.hint.centre", {}, "Nothing taught yet? ", el("a", { href: "#teach" }, "Teach a brand or product"), " with one or two pictures."),
+    pictureField({
+      title: "Drop pictures here",
+      touchTitle: "A picture, or several",
+      hint: "Or paste them, anywhere on this page. They are sent to this service only.",
+      take,
+    }),
+  ])
+
+  /** The first thing that anybody sees of it. */
+  const beginning = () => [
+    el("h1", { tabIndex: -1 }, "Show it once, and it knows it from then on"),
+    el("p.lead", {}, "Nothing has been taught yet. Begin with something that you have at hand: a package, a label, a logo."),
+    el("ol.steps", {}, STEPS.map(([title, text], number) =>
+      el("li", {}, el("span.number", { "aria-hidden": "true" }, String(number + 1)), el("h2", {}, title), el("p", {}, text)))),
+    el("div.row", {}, el("a.button.primary", { href: "#teach" }, "Teach the first one")),
   ]
+
+  async function lookWhetherTaught() {
+    const info = await api.info().catch(() => null) // whatever is wrong, the head of the page tells it
+    const nothing = info?.classes === 0
+    if (nothing === nothingTaught) return
+    nothingTaught = nothing
+    if (!items.length) render()
+  }
 
   const bench = () => [
     el("div.bench-top", {}, el("h1", { tabIndex: -1 }, "What is in this picture?"), modes()),
@@ -79,8 +104,31 @@ export function recogniseView() {
   }
 
   function stage() {
-    const answer = current.answers[mode]
-    return outlined(current.picture, outlinesOf(answer), { alt: `Your picture ${current.picture.file.name}` })
+    if (current.drawing && mode === "classify") return [boxEditor(current.picture, current.box, askAbout), partLine()]
+    const shown = outlined(current.picture, outlinesOf(current.answers[mode]), { alt: `Your picture ${current.picture.file.name}` })
+    return mode === "classify" && current.picture.image ? [shown, partLine()] : shown
+  }
+
+  /** In a photograph of many things, one of them can be meant. */
+  function partLine() {
+    const [words, action] = current.drawing
+      ? [current.box ? "Only what is in the box is asked about." : "Draw a box around what you mean.", "Ask about the whole picture"]
+      : ["", "Ask about a part of it"]
+    return el("p.hint.box-line", {}, words, " ", el("button.link", { type: "button", id: "part", onclick: toggleDrawing }, action))
+  }
+
+  function toggleDrawing() {
+    const wasAsked = current.box
+    Object.assign(current, { drawing: !current.drawing, box: null })
+    if (wasAsked) return askAbout(null)
+    render()
+    node.querySelector(".editor")?.focus()
+  }
+
+  function askAbout(box) {
+    current.box = box
+    delete current.answers.classify
+    ask(current)
   }
 
   function strip() {
@@ -114,12 +162,12 @@ export function recogniseView() {
       el("section.panel", { "aria-label": "Answer" },
         badge(answer.outcome), headline(answer, best),
         answer.outcome !== "match" && el("p.hint", {}, REASONS[answer.reason] ?? "It is none of what was taught."),
-        best && answer.outcome !== "unknown" && decided(best, wholeOf(current.picture))),
+        best && answer.outcome !== "unknown" && decided(best)),
       answer.candidates.length > 0 &&
         el("section.panel", {},
           el("h2", {}, answer.outcome === "match" ? "How sure, and what else it could be" : "What comes nearest"),
           el("ul.candidates", {}, [best, ...others].map((one) => candidateRow(one, answer)))),
-      correction({ title: answer.outcome === "match" ? "Is it something else?" : "What is it?", box: null }),
+      correction(answer.outcome === "match" ? "Is it something else?" : "What is it?"),
     ]
   }
 
@@ -130,9 +178,10 @@ export function recogniseView() {
   }
 
   /** The picture beside the example that decided, and in words why. */
-  function decided(candidate, region) {
+  function decided(candidate) {
     const [shown] = candidate.evidence
     if (!shown) return null
+    const region = shown.verified ? hullOf(shown.verified.quad, current.picture) : current.box ?? wholeOf(current.picture)
     return el("div.decided", {},
       el("figure", {}, cutout(current.picture, region, "Your picture"), el("figcaption", {}, "your picture")),
       el("span.versus", { "aria-hidden": "true" }, "≈"),
@@ -149,9 +198,13 @@ export function recogniseView() {
       el("div.candidate-text", {},
         el("div.candidate-name", {}, classLink(candidate.class), el("span.figure", {}, percent(candidate.probability))),
         meter(candidate.probability, kind),
-        el("p.hint", {}, `similarity ${figure(candidate.similarity)} of ${figure(candidate.threshold)} needed`)),
-      !isDecision && el("button.small", { type: "button", onclick: () => correct(candidate.class, null), "aria-label": `It is ${candidate.class}: make this picture an example of it` }, "It’s this"))
+        el("p.hint", {}, groundOf(candidate, shown))),
+      !isDecision && itIs(candidate.class, current.box))
   }
+
+  /** One click: what is in the box, or the whole picture, becomes an example of this class. */
+  const itIs = (name, box, label = "It’s this") =>
+    el("button.small", { type: "button", onclick: () => correct(name, box), "aria-label": `It is ${name}: make this an example` }, label)
 
   function foundPanel(answer) {
     if (!answer.detections.length) {
@@ -172,35 +225,45 @@ export function recogniseView() {
   function foundRow(found, number) {
     const [shown] = found.evidence
     const others = nameField({ id: `right-${number}`, label: "It is", placeholder: "the right class" })
+    const likely = el("div.row")
     const right = el("form.correct", { hidden: true, onsubmit: (event) => (event.preventDefault(), correct(others.input.value, found.box)) },
-      others.node, el("button.primary", { type: "submit" }, "Teach"))
-    const toggle = el("button.small", { type: "button", "aria-expanded": "false", onclick: () => {
+      likely, others.node, el("button.primary", { type: "submit" }, "Teach"))
+    const toggle = el("button.link", { type: "button", "aria-expanded": "false", onclick: () => {
       right.hidden = !right.hidden
       toggle.setAttribute("aria-expanded", String(!right.hidden))
-      if (!right.hidden) others.input.focus()
+      if (right.hidden) return
+      others.input.focus()
+      offer(likely, found)
     } }, "Wrong?")
     return el("li.found-row", {},
-      el("span.number", {}, String(number + 1)),
-      cutout(current.picture, found.box, "In your picture"),
+      el("span.numbered", {}, cutout(current.picture, found.box, "In your picture"), el("span.number", {}, String(number + 1))),
       shown && exampleImage(found.class, shown.example, `Example of ${found.class}`),
       el("div.candidate-text", {},
         el("div.candidate-name", {}, classLink(found.class), el("span.figure", {}, percent(found.probability))),
         meter(found.probability, found.outcome),
-        el("p.hint", {}, found.outcome === "match" ? why(found, shown) : `Doubtful. ${REASONS[found.reason] ?? ""}`)),
-      toggle, right)
+        found.outcome !== "match" && el("p.hint", {}, `Doubtful. ${REASONS[found.reason] ?? ""}`),
+        el("div.found-foot", {}, el("p.hint", {}, groundOf(found, shown)), toggle)),
+      found.outcome !== "match" && itIs(found.class, found.box), right)
+  }
+
+  /** What else the thing in the box looks like, each to be said with one click. */
+  async function offer(row, found) {
+    replace(row, el("span.spinner"))
+    const { candidates } = await api.classify(current.picture.file, found.box).catch(() => ({ candidates: [] }))
+    const others = candidates.filter((one) => one.class !== found.class).slice(0, 3)
+    replace(row, others.map((one) => itIs(one.class, found.box, one.class)))
   }
 
   const teachHere = () =>
     el("section.panel.slim", {}, el("p", {}, "Is something missing or wrong?"),
       el("button", { type: "button", onclick: () => teachPicture(current.picture.file) }, "Draw a box and teach it"))
 
-  function correction({ title, box }) {
+  function correction(title) {
     const name = nameField({ id: "right", label: "Class", placeholder: "a name, new or known" })
     return el("section.panel", {}, el("h2", {}, title),
-      el("form.correct", { onsubmit: (event) => (event.preventDefault(), correct(name.input.value, box)) },
+      el("form.correct", { onsubmit: (event) => (event.preventDefault(), correct(name.input.value, current.box)) },
         name.node, el("button.primary", { type: "submit" }, "Teach")),
-      el("p.hint", {}, "This picture becomes an example of that class. Only part of it is meant? ",
-        el("a", { href: "#teach", onclick: (event) => (event.preventDefault(), teachPicture(current.picture.file)) }, "Draw a box."), ""))
+      el("p.hint", {}, `${current.box ? "What is in the box" : "This picture"} becomes an example of that class.`))
   }
 
   async function correct(name, box) {
@@ -233,21 +296,34 @@ export function recogniseView() {
   // Every answer may be another one now, whichever view has changed what is taught.
   window.addEventListener("classes-changed", () => items.forEach((item) => (item.answers = {})))
 
+  function enter() {
+    lookWhetherTaught()
+    if (current) ask(current)
+  }
+
   render()
-  return { node, title: "Recognise", take, enter: () => current && ask(current) }
+  return { node, title: "Recognise", take, enter }
 }
 
 function teachPicture(file) {
   window.dispatchEvent(new CustomEvent("teach-picture", { detail: file }))
 }
 
+/** The ground on which it was accepted: its print, or else its look. */
 function why(candidate, shown) {
-  const proof = shown?.verified
-  const look = `Its look is ${figure(candidate.similarity)} alike; ${figure(candidate.threshold)} is needed.`
-  return proof ? `${proof.points} points of its print were found where they belong. ${look}` : look
+  const look = `Its look is ${figure(candidate.similarity)} alike`
+  return shown?.verified
+    ? `${shown.verified.points} points of its print were found where they belong. ${look}.`
+    : `${look}; ${figure(candidate.threshold)} is needed.`
 }
 
-const wholeOf = ({ width, height }) => ({ x: 0, y: 0, width, height })
+/** The same in figures. */
+function groundOf({ similarity, threshold }, shown) {
+  const proof = shown?.verified
+  return proof
+    ? `print: ${plural(proof.points, "point")}, similarity ${figure(similarity)}`
+    : `similarity ${figure(similarity)}, ${figure(threshold)} needed`
+}
 
 function outlinesOf(answer) {
   if (!answer || answer.waiting || answer.problem) return []

@@ -3,7 +3,7 @@
 import { api } from "./api.js"
 import { el, figure, plural, replace, speak, toast } from "./dom.js"
 import { busyPanel, classLink, exampleImage, faultPanel, nameField } from "./parts.js"
-import { boxEditor, loaded, pictureField } from "./pictures.js"
+import { boxEditor, cornersOf, cutout, loaded, outlined, pictureField, wholeOf } from "./pictures.js"
 
 // What to do about a warning, for people; its own sentence has the numbers.
 const ADVICE = {
@@ -15,16 +15,19 @@ const ADVICE = {
   few_points: "There is little print on it: it is known by its look alone, and not found in scenes.",
 }
 
-export function teachView(name = null) {
+export function teachView(known = null) {
   const items = []
   let current = null
+  let taught = false // what is shown has been learnt: the next pictures are others
   const node = el("div.view")
   const nameInput = nameField({ id: "class-name", label: "Name of the class", placeholder: "e.g. Acme cola, 0.5 l" })
-  if (name) nameInput.input.value = name
+  if (known) nameInput.input.value = known
   const result = el("div.answer")
 
   async function take(files) {
     const taken = await Promise.all(files.map(async (file) => ({ picture: await loaded(file), box: null })))
+    if (taught) items.length = 0
+    taught = false
     items.push(...taken)
     current = taken[0]
     replace(result)
@@ -34,22 +37,31 @@ export function teachView(name = null) {
 
   function render() {
     replace(node,
-      el("h1", { tabIndex: -1 }, "Teach a brand or product"),
+      el("h1", { tabIndex: -1 }, known ? `Pictures of ${known}` : "Teach a brand or product"),
       items.length ? bench() : [
         el("p.lead", {}, "One or two clean pictures are enough. From the next request on it is recognised."),
-        pictureField({ title: "Drop pictures of one class here", hint: "From the front, sharp, little else around it. Several sides make it surer.", several: true, take }),
+        pictureField({
+          title: "Drop pictures of one class here",
+          touchTitle: "Pictures of one class",
+          hint: "From the front, sharp, little else around it. Several sides make it surer.",
+          take,
+        }),
       ])
   }
 
   const bench = () => el("div.bench", {},
-    el("div.stage", {},
-      boxEditor(current.picture, current.box, (box) => {
-        current.box = box
-        renderBox()
-      }),
-      boxLine(),
-      strip()),
-    el("div.side", {}, form(), result))
+    el("div.stage", {}, taught ? learnt() : [editor(), boxLine()], strip()),
+    el("div.side", {}, !taught && form(), result))
+
+  const editor = () => boxEditor(current.picture, current.box, (box) => {
+    current.box = box
+    renderBox()
+  })
+
+  function learnt() {
+    const outlines = current.box ? [{ corners: cornersOf(current.box), kind: "match", label: null }] : []
+    return outlined(current.picture, outlines, { alt: `Picture of ${nameInput.input.value}` })
+  }
 
   const boxText = el("span")
   function renderBox() {
@@ -68,7 +80,7 @@ export function teachView(name = null) {
       items.map((item, number) => el("span.strip-cell", {},
         el("button.strip-item", { type: "button", id: `example-${number}`, "aria-pressed": String(item === current), "aria-label": `Picture ${number + 1}, ${item.picture.file.name}`, onclick: () => ((current = item), render()) },
           item.picture.image ? el("img", { src: item.picture.url, alt: "" }) : null),
-        el("button.strip-remove", { type: "button", "aria-label": `Leave out ${item.picture.file.name}`, onclick: () => leaveOut(item) }, "×"))),
+        !taught && el("button.strip-remove", { type: "button", "aria-label": `Leave out ${item.picture.file.name}`, onclick: () => leaveOut(item) }, "×"))),
       el("span", {}, add, el("label.strip-add", { htmlFor: add.id, title: "More pictures" }, "+", el("span.visually-hidden", {}, "More pictures"))))
   }
 
@@ -97,6 +109,8 @@ export function teachView(name = null) {
     try {
       const report = await api.enrol(wanted, sent.map(({ picture, box }) => ({ file: picture.file, box })), { dryRun })
       replace(result, reportPanel(report, sent))
+      taught = !dryRun
+      if (taught) render()
       speak(dryRun ? `Checked: ${warningCount(report)}.` : `Learnt ${report.class}: ${warningCount(report)}.`)
       if (!dryRun) window.dispatchEvent(new CustomEvent("classes-changed"))
     } catch (problem) {
@@ -109,18 +123,18 @@ export function teachView(name = null) {
     return el("section.panel.report", { "aria-label": "Report" },
       el("p.report-head", {}, el("span.tick", { "aria-hidden": "true" }, report.dry_run ? "?" : "✓"),
         el("span", {}, report.dry_run ? "This is what would be learnt of " : "From now on it knows ", el("strong", {}, report.dry_run ? report.class : classLink(report.class)))),
-      el("ul.examples-report", {}, report.examples.map((example, number) => exampleRow(example, sent[number].picture))),
+      el("ul.examples-report", {}, report.examples.map((example, number) => exampleRow(example, sent[number]))),
       el("dl.facts", {},
         el("dt", {}, "Accepted from"), el("dd", {}, `similarity ${figure(report.threshold)}`),
         report.nearest.length > 0 && [el("dt", {}, "Most alike"), el("dd", {}, report.nearest.slice(0, 3).map((one) => el("span.near", {}, classLink(one.class), ` ${figure(one.similarity)}`)))]),
       !report.dry_run && el("div.row", {},
-        el("a.button.primary", { href: "#recognise" }, "Try it on a picture"),
+        el("a.button.primary", { href: "#recognise", id: "try" }, "Try it on a picture"),
         el("button", { type: "button", onclick: startOver }, "Teach another")))
   }
 
-  function exampleRow(example, picture) {
+  function exampleRow(example, { picture, box }) {
     return el("li", {},
-      picture.image ? el("img.thumb", { src: picture.url, alt: picture.file.name }) : el("span.crop.missing"),
+      picture.image ? cutout(picture, box ?? wholeOf(picture), picture.file.name) : el("span.crop.missing"),
       example.warnings.length === 0
         ? el("p.good", {}, "A good example.")
         : el("ul.warnings", {}, example.warnings.map((warning) =>
@@ -132,9 +146,12 @@ export function teachView(name = null) {
   function startOver() {
     items.length = 0
     current = null
+    taught = false
+    known = null
     nameInput.input.value = ""
     replace(result)
     render()
+    location.hash = "teach"
     node.querySelector("h1").focus()
   }
 
