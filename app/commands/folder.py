@@ -23,6 +23,7 @@ from app.commands.calling import Exit, JobsOption, JsonOption, KeyOption, UrlOpt
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 OF_THE_PICTURE = frozenset({413, 415, 422})  # statuses: too large, of no known format, broken or too small
+MOST_WARNED = 12  # pictures whose warnings stand on a terminal
 Happened = Literal["enrolled", "there", "failed"]
 
 
@@ -190,9 +191,10 @@ def _sum_up(tally: Tally, classes: int, *, dry_run: bool) -> None:
     verb = "would be enrolled" if dry_run else "enrolled"
     out.print(f"[green]✓[/] {enrolled} pictures of {classes} classes {verb}, {there} were there, {failed} failed.")
     warned = [result for result in tally.results if result.warnings]
-    for result in warned:
-        out.print(f"  [yellow]![/] {escaped(f'{result.class_name}/{result.file.name}')}")
-        for warning in result.warnings:
-            out.print(f"    {escaped(warning.detail)}")
     if warned:
-        out.print(f"  {len(warned)} of them come with warnings: look at these pictures first.")
+        rest = f"; the first {MOST_WARNED}, --json has all" if len(warned) > MOST_WARNED else ""
+        out.print(f"{len(warned)} of them come with warnings{rest}. Look at these pictures:")
+    for result in warned[:MOST_WARNED]:
+        out.print(f"[yellow]![/] {escaped(f'{result.class_name}/{result.file.name}')}", soft_wrap=True)
+        for warning in result.warnings:
+            out.print(f"  {escaped(warning.detail)}", soft_wrap=True)
