@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from app.client import Answer, Firstsight
 from app.commands import evaluate
 from app.commands.evaluation import Asked, Evaluation
-from tests.api.drawings import ACME, BLUE, GREEN, OTHER, RED, YELLOW, drawing, form
+from tests.api.drawings import ACME, BLUE, GREEN, OTHER, RED, STRANGE, YELLOW, drawing, form
 from tests.commands.conftest import Run
 
 
@@ -66,6 +66,15 @@ def test_a_gate_decides_how_it_ends(run: Run, taught: TestClient, pictures: Path
 
     assert ended.exit_code == code
     assert ("80.0%, not 81.0%" in ended.stderr) == (code == 6)
+
+
+@pytest.mark.parametrize(("most", "code"), [("0.5", 0), ("0.49", 6)])
+def test_more_foreign_pictures_matched_than_the_gate_lets_through_end_with_6(
+    run: Run, taught: TestClient, pictures: Path, most: str, code: int
+) -> None:
+    (pictures / "_none" / "alike.png").write_bytes(drawing(RED, GREEN, side_px=88))  # matched as acme: one of two
+
+    assert run("evaluate", pictures, "--max-false-accepts", most).exit_code == code
 
 
 def test_a_gate_that_nothing_measures_is_not_passed(run: Run, taught: TestClient, pictures: Path) -> None:
@@ -138,6 +147,16 @@ def test_each_picture_is_asked_against_all_the_others(run: Run, pictures: Path) 
 
 
 @pytest.mark.usefixtures("private")
+def test_a_picture_is_no_example_while_it_is_asked_about(run: Run, pictures: Path) -> None:
+    (pictures / "acme" / "again.png").write_bytes(STRANGE)  # of a class whose two pictures have nothing in common
+
+    told = json.loads(run("evaluate", pictures, "--leave-one-out", "--json").stdout)
+
+    (acme,) = (row for row in told["classes"] if row["class_name"] == "acme")
+    assert (acme["pictures"], acme["right"]) == (2, 0)
+
+
+@pytest.mark.usefixtures("private")
 def test_a_class_with_one_picture_competes_and_is_not_asked(run: Run, folder: Path) -> None:
     told = run("evaluate", folder, "--leave-one-out", "--json")
 
@@ -165,7 +184,7 @@ def test_a_folder_without_pictures_is_told(run: Run, tmp_path: Path) -> None:
     assert run("evaluate", tmp_path).exit_code == 1
 
 
-# Suggestions, by hand
+# Figures, by hand
 
 
 def answer_of(similarities: dict[str, float], *, decision: str | None = None) -> Answer:
@@ -176,6 +195,17 @@ def answer_of(similarities: dict[str, float], *, decision: str | None = None) ->
     outcome = "unknown" if decision is None else "match"
     told = {"outcome": outcome, "decision": decision, "reason": None, "version": 1, "model": "m", "candidates": candidates}
     return Answer.model_validate(told)
+
+
+def test_precision_is_told_where_nine_of_ten_are_recalled() -> None:
+    """By falling probability: five right, one wrong, four right. Nine of ten are recalled by all ten, nine of which are right."""
+    given = [0.9] * 5 + [0.8] + [0.7] * 4
+    asked = [Asked(Path("one"), "acme", answer_of({"other" if one == 0.8 else "acme": one})) for one in given]
+
+    told = Evaluation(asked).as_json()["precision_at_recall"]
+
+    assert told["recall"] == 0.9
+    assert (told["reached"]["recall"], told["reached"]["precision"]) == (pytest.approx(0.9), pytest.approx(0.9))
 
 
 def test_a_suggested_threshold_is_just_above_what_others_reach() -> None:
