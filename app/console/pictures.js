@@ -107,7 +107,7 @@ export function boxEditor(picture, box, changed) {
   const rectangle = svg("rect.box", {})
   const shade = svg("path.shade", { "fill-rule": "evenodd" })
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, shade, rectangle)
-  const editor = fitted(picture, el("div.editor", { tabIndex: 0, role: "application", "aria-label": "Box in the picture. Arrow keys move it, Shift and arrow keys size it, Delete removes it.", "aria-roledescription": "box editor" },
+  const editor = fitted(picture, el("div.editor", { id: "box-editor", tabIndex: 0, role: "application", "aria-label": "Box in the picture. Arrow keys move it, Shift and arrow keys size it, Delete removes it.", "aria-roledescription": "box editor" },
     el("img", { src: picture.url, alt: picture.file.name, width, height, draggable: false }), drawing))
   let current = box
 

@@ -12,6 +12,8 @@ const REASONS = {
   no_classes: "Nothing has been taught yet.",
 }
 
+const SETTLED_MS = 300 // after the last key that moved a box, it is asked about
+
 const STEPS = [
   ["Teach", "Drop one or two pictures of a brand or product, and give it a name."],
   ["Try", "Drop a photograph. It says what that shows and how sure it is, or that it does not know."],
@@ -23,6 +25,7 @@ export function recogniseView() {
   let mode = "classify"
   let current = null
   let nothingTaught = false
+  let settling = null
   const node = el("div.view")
 
   async function take(files) {
@@ -35,13 +38,12 @@ export function recogniseView() {
   async function ask(item) {
     const asked = mode
     if (item.answers[asked] && !item.answers[asked].problem) return
-    item.answers[asked] = { waiting: true }
+    const waiting = (item.answers[asked] = { waiting: true })
     render()
-    try {
-      item.answers[asked] = asked === "classify" ? await api.classify(item.picture.file, item.box) : await api.detect(item.picture.file)
-    } catch (problem) {
-      item.answers[asked] = { problem }
-    }
+    const answer = await (asked === "classify" ? api.classify(item.picture.file, item.box) : api.detect(item.picture.file))
+      .catch((problem) => ({ problem }))
+    if (item.answers[asked] !== waiting) return // another box, or something taught meanwhile: this is an answer of before
+    item.answers[asked] = answer
     render()
     if (item === current) speak(spoken(item.answers[asked]))
   }
@@ -126,9 +128,11 @@ export function recogniseView() {
   }
 
   function askAbout(box) {
-    current.box = box
-    delete current.answers.classify
-    ask(current)
+    const item = current
+    item.box = box
+    delete item.answers.classify
+    clearTimeout(settling)
+    settling = setTimeout(() => ask(item), SETTLED_MS)
   }
 
   function strip() {

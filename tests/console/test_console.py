@@ -210,6 +210,21 @@ def test_a_part_of_a_picture_is_asked_about_and_taught(open_page: Open, server: 
     assert {"x": int(x), "y": int(y), "width": int(width), "height": int(height)} in boxes
 
 
+def test_a_box_is_moved_by_keyboard_and_asked_about_where_it_stops(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
+    page = open_page()
+    page.set_input_files(CHOOSE, pictures / "scene0.jpg")
+    page.locator(".decision").wait_for()
+
+    page.get_by_role("button", name="Ask about a part of it").click()
+    with page.expect_request(re.compile("/classify.*box=")):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+    page.get_by_text("Only what is in the box is asked about").wait_for()
+
+    assert page.locator(".editor").evaluate("(node) => node === document.activeElement")
+
+
 def test_the_report_says_what_is_wrong_with_an_example_before_it_is_stored(
     open_page: Open, server: Server, pictures: Path
 ) -> None:
@@ -332,7 +347,8 @@ def test_a_change_over_somebody_elses_is_not_made_and_told(open_page: Open, serv
     assert server.http.get("/classes/brand0").json()["threshold"] == 0.5
 
 
-def test_what_is_no_picture_is_told_in_the_words_of_the_service(open_page: Open, pictures: Path) -> None:
+def test_what_is_no_picture_is_told_in_the_words_of_the_service(open_page: Open, server: Server, pictures: Path) -> None:
+    teach(server, pictures, 0)
     page = open_page()
 
     page.set_input_files(CHOOSE, pictures / "notes.jpg")
