@@ -59,7 +59,10 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A threshold that at most FALSE_ACCEPTS of the other pictures reach, and the share of its own that does."""
+    """A threshold that at most FALSE_ACCEPTS of the other pictures reach, and the share of its own that does.
+
+    There is one where that is higher than the one that holds, or lower and more of its own would be accepted.
+    """
 
     class_name: str
     threshold: float
@@ -155,6 +158,8 @@ class Evaluation:
         if threshold is None or now is None or len(own) < FEWEST_PICTURES or round(threshold, 2) == round(now, 2):
             return None
         accepted, accepted_now = (sum(similarity >= line for similarity in own) / len(own) for line in (threshold, now))
+        if threshold < now and accepted == accepted_now:  # it would let more in, and nothing here says that it is worth that
+            return None
         return Suggestion(name, round(threshold, 3), now, accepted, accepted_now)
 
     def as_json(self) -> dict[str, Any]:

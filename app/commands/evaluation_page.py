@@ -13,7 +13,7 @@ from app.domain.scoring import Interval
 
 THUMBNAIL_PX = 112
 MOST_PAIRS = 40
-PLOT_WIDTH, PLOT_HEIGHT, MARGIN = 420, 300, 44
+PLOT_WIDTH, PLOT_HEIGHT, MARGIN, MARGIN_RIGHT = 420, 300, 48, 20
 
 STYLE = Path(__file__).with_name("evaluation.css")
 
@@ -33,21 +33,31 @@ def page_of(evaluation: Evaluation, *, title: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} · Firstsight evaluation</title><style>{STYLE.read_text()}</style></head><body>"
-        f'<h1>{escape(title)}</h1><p class="soft">{len(evaluation.known)} pictures of {len(evaluation.rows)} classes, '
-        f"{len(evaluation.foreign)} of nothing enrolled.</p>{sections}</body></html>\n"
+        f'<p class="soft">Firstsight evaluation</p><h1>{escape(title)}</h1><p class="soft">{len(evaluation.known)} pictures of '
+        f"{len(evaluation.rows)} classes, {len(evaluation.foreign)} of nothing enrolled. Model set {_model_of(evaluation)}.</p>"
+        f"{sections}</body></html>\n"
     )
+
+
+def _model_of(evaluation: Evaluation) -> str:
+    """Of which the similarities and thresholds are: with another they mean something else."""
+    return escape(", ".join(sorted({one.answer.model for one in evaluation.asked}))) or "unknown"
+
+
+def _percent(share: float, *, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
 
 
 def _figures(evaluation: Evaluation) -> str:
     at = evaluation.at_wanted_recall
-    reached = "not reached" if at is None else f"{at.precision:.0%}"
+    reached = "–" if at is None else _percent(at.precision)
+    why = "not reached: fewer first candidates are right" if at is None else "if every first candidate counted"
     tiles = [
         _tile("matched right", evaluation.recall),
         _tile("right among matches", evaluation.precision),
         _tile("first candidate right", evaluation.first_right),
         _tile("foreign matched", evaluation.false_accepts),
-        f"<div><strong>{reached}</strong>precision at {WANTED_RECALL:.0%} recall<br>"
-        "<span>if every first candidate counted</span></div>",
+        f"<div><strong>{reached}</strong>precision at {_percent(WANTED_RECALL)} recall<br><span>{why}</span></div>",
     ]
     return f'<div class="figures">{"".join(tiles)}</div>'
 
@@ -55,7 +65,10 @@ def _figures(evaluation: Evaluation) -> str:
 def _tile(name: str, share: Interval | None) -> str:
     if share is None:
         return f"<div><strong>–</strong>{name}<br><span>no such pictures</span></div>"
-    return f"<div><strong>{share.share:.1%}</strong>{name}<br><span>95 % interval {share.low:.1%} – {share.high:.1%}</span></div>"
+    return (
+        f"<div><strong>{_percent(share.share, digits=1)}</strong>{name}<br>"
+        f"<span>95 % interval {100 * share.low:.1f} to {100 * share.high:.1f}</span></div>"
+    )
 
 
 # Plots: from 0 to 1 upwards, drawn as text
@@ -66,11 +79,23 @@ def _plots(evaluation: Evaluation) -> str:
     if evaluation.curve:
         line = " ".join(f"{_x(point.recall):.1f},{_y(point.precision):.1f}" for point in evaluation.curve)
         wanted = f'<line class="wanted" x1="{_x(WANTED_RECALL)}" x2="{_x(WANTED_RECALL)}" y1="{_y(0)}" y2="{_y(1)}"/>'
-        drawn = f'{wanted}<polyline class="line" points="{line}"/>'
-        plots.append(_plot("Precision over recall", "recall", drawn, [(share / 4, f"{share / 4:.0%}") for share in range(5)]))
+        drawn = f'{wanted}<polyline class="line" points="{line}"/>{_as_it_decides(evaluation)}'
+        plots.append(_plot("Precision over recall", "recall", drawn, [(share / 4, _percent(share / 4)) for share in range(5)]))
     if evaluation.shots:
         plots.append(_plot("What one more example is worth", "examples a class", *_shots_drawn(evaluation)))
     return f'<h2>Curves</h2><div class="plots">{"".join(plots)}</div>{_worth(evaluation)}' if plots else ""
+
+
+def _as_it_decides(evaluation: Evaluation) -> str:
+    """Where its thresholds stand on the plot: the curve is of first candidates by probability, accepted or not."""
+    if evaluation.recall is None or evaluation.precision is None:
+        return ""
+    x, y = _x(evaluation.recall.share), _y(evaluation.precision.share)
+    side, anchor = (-9, "end") if evaluation.recall.share > 1 / 2 else (9, "start")
+    return (
+        f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+        f'<text class="strong" x="{x + side:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">as it decides now</text>'
+    )
 
 
 def _shots_drawn(evaluation: Evaluation) -> tuple[str, list[tuple[float, str]]]:
@@ -97,7 +122,7 @@ def _worth(evaluation: Evaluation) -> str:
 def _plot(title: str, below: str, drawn: str, ticks: Sequence[tuple[float, str]]) -> str:
     grid = "".join(
         f'<line class="axis" x1="{_x(0)}" x2="{_x(1)}" y1="{_y(share / 4)}" y2="{_y(share / 4)}"/>'
-        f'<text x="{_x(0) - 8}" y="{_y(share / 4) + 4}" text-anchor="end">{share / 4:.0%}</text>'
+        f'<text x="{_x(0) - 8}" y="{_y(share / 4) + 4}" text-anchor="end">{_percent(share / 4)}</text>'
         for share in range(5)
     )
     names = "".join(f'<text x="{_x(at):.1f}" y="{_y(0) + 18}" text-anchor="middle">{name}</text>' for at, name in ticks)
@@ -109,7 +134,7 @@ def _plot(title: str, below: str, drawn: str, ticks: Sequence[tuple[float, str]]
 
 
 def _x(share: float) -> float:
-    return MARGIN + share * (PLOT_WIDTH - MARGIN - 12)
+    return MARGIN + share * (PLOT_WIDTH - MARGIN - MARGIN_RIGHT)
 
 
 def _y(share: float) -> float:
@@ -125,12 +150,19 @@ def _confusions(evaluation: Evaluation) -> str:
     pairs = "".join(
         f'<div class="pair"><p><strong>{len(pair.files)} ×</strong> {escape(pair.truth or "nothing enrolled")} '
         f'<span class="bad">taken for</span> {escape(pair.said)}</p>'
-        f'<div class="pictures">{"".join(_pictures(pair.files[:PICTURES_OF_A_PAIR]))}</div></div>'
+        f'<div class="pictures">{"".join(_pictures(pair.files[:PICTURES_OF_A_PAIR]))}'
+        f"{_taken_for(evaluation, pair.said)}</div></div>"
         for pair in evaluation.confusions[:MOST_PAIRS]
     )
     more = len(evaluation.confusions) - MOST_PAIRS
     rest = f'<p class="soft">And {more} more pairs, of fewer pictures.</p>' if more > 0 else ""
     return f'<h2>Confused pairs</h2><div class="pairs">{pairs}</div>{rest}'
+
+
+def _taken_for(evaluation: Evaluation, class_name: str) -> str:
+    """A picture of the class that was said, where the folder has one."""
+    one = next((one.file for one in evaluation.known if one.truth == class_name), None)
+    return "" if one is None else f'<span class="versus">≈</span>{"".join(_pictures([one]))}'
 
 
 def _pictures(files: Sequence[Path]) -> Iterator[str]:
@@ -148,18 +180,20 @@ def _classes(evaluation: Evaluation) -> str:
         (row.class_name, row.pictures, row.right, row.wrong, row.doubtful, row.unknown, row.taken_for_it)
         for row in sorted(evaluation.rows, key=lambda row: row.right / row.pictures)
     ]
-    return _table("Classes", ("class", "pictures", "right", "wrong", "doubtful", "unknown", "others taken for it"), rows)
+    why = '<p class="soft">Those with the fewest right answers first: more examples help them most.</p>'
+    names = ("class", "pictures", "right", "wrong", "doubtful", "unknown", "others taken for it")
+    return _table("Classes", names, rows) + why if rows else ""
 
 
 def _suggestions(evaluation: Evaluation) -> str:
     rows = [
-        (one.class_name, f"{one.now:.2f}", f"{one.threshold:.2f}", f"{one.own_accepted_now:.0%}", f"{one.own_accepted:.0%}")
+        (one.class_name, f"{one.now:.2f}", f"{one.threshold:.2f}", _percent(one.own_accepted_now), _percent(one.own_accepted))
         for one in evaluation.suggestions
     ]
-    names = ("class", "threshold now", "suggested", "own pictures accepted now", "then")
+    names = ("class", "threshold now", "suggested", "own pictures reach it now", "then")
     why = (
-        f'<p class="soft">The lowest that at most {FALSE_ACCEPTS:.0%} of the other pictures here would reach by their look. '
-        "What is proved by its print is accepted in any case.</p>"
+        f'<p class="soft">The lowest that at most {_percent(FALSE_ACCEPTS)} of the other pictures here would reach by their '
+        "look. What is proved by its print is accepted in any case.</p>"
     )
     return _table("Suggested thresholds", names, rows) + why if rows else ""
 

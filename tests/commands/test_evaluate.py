@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,7 +108,8 @@ def test_the_page_needs_nothing_else_and_shows_the_confused_pictures(run: Run, t
     page = (pictures / "page.html").read_text()
     assert told.exit_code == 0
     assert "mixed-up.png" in page
-    assert page.count("data:image/jpeg;base64,") == 1
+    assert page.count("data:image/jpeg;base64,") == 2  # the one that was mixed up, and one of the class that it was taken for
+    assert page.index("mixed-up.png") < page.index("again.png")
     assert re.findall(r"(?:src|href)=\"(?!data:)|<script|@import|url\(", page) == []
 
 
@@ -225,6 +226,15 @@ def test_to_what_is_no_candidate_a_picture_is_as_alike_as_to_the_least_candidate
     (suggested,) = Evaluation([*own, *others]).suggestions
 
     assert suggested.threshold == pytest.approx(0.201)  # one of a hundred may pass: the one at 0.6
+
+
+@pytest.mark.parametrize(("own", "suggested"), [((0.25, 0.4, 0.5), [0.201]), ((0.1, 0.4, 0.5), [])])
+def test_a_lower_threshold_is_suggested_only_where_it_accepts_more(own: Sequence[float], suggested: list[float]) -> None:
+    """The one that holds is 0.3, and others reach 0.2."""
+    asked = [Asked(Path("own"), "acme", answer_of({"acme": one})) for one in own]
+    foreign = [Asked(Path("foreign"), None, answer_of({"acme": 0.2}))]
+
+    assert [one.threshold for one in Evaluation([*asked, *foreign]).suggestions] == suggested
 
 
 def test_for_a_class_with_few_pictures_nothing_is_suggested() -> None:
