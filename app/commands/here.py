@@ -57,6 +57,7 @@ def verify_models(folder: Folder = Path("models"), as_json: JsonOption = False) 
     if wrong := [check.file for check in checks if not check.is_right]:
         err.print(f"[bold red]✗[/] Not as the manifest says: {', '.join(wrong)}. Fetch the model set again.")
         raise typer.Exit(Exit.REFUSED)
+    err.print(f"[green]✓[/] {len(checks)} files, each as the manifest says.")
 
 
 def _checked(folder: Path) -> list[FileCheck]:
@@ -65,7 +66,7 @@ def _checked(folder: Path) -> list[FileCheck]:
     try:
         return check_files(folder)
     except FirstsightError as error:
-        err.print(f"[bold red]✗[/] {escaped(str(error))}")
+        err.print(f"[bold red]✗[/] {escaped(str(error))} Name the folder of a model set, here or in FIRSTSIGHT_MODELS_DIR.")
         raise typer.Exit(Exit.REFUSED) from None
 
 

@@ -55,11 +55,11 @@ def detection_table(found: Detections) -> RenderableType:
     size = f"{found.image.width} × {found.image.height}"
     if not found.detections:
         return Text.assemble(("· ", "bright_black"), f"Nothing that is enrolled was found in the {size} pixels.")
-    table = _table("found", "probability", "similarity", "threshold", "print", "x", "y", "width", "height")
+    table = _table("found", "probability", "similarity", "threshold", "print", "box")
     for one in found.detections:
-        place = (one.box.x, one.box.y, one.box.width, one.box.height)
         mark = Text(f"{MARKS[one.outcome]} {one.class_name}", COLOURS[one.outcome])
-        table.add_row(mark, *_figures(one), *map(str, place))
+        box = one.box
+        table.add_row(mark, *_figures(one), f"{box.x},{box.y},{box.width},{box.height}")  # as --box takes it
     return table
 
 

@@ -42,7 +42,8 @@ def test_the_files_of_a_model_set_are_listed_and_right(models: Path) -> None:
 
     assert {"embedding", "points", "cohort"} <= {one["use"] for one in listed}
     assert all(one["right"] for one in listed)
-    assert run(app, ["models", "verify", str(models)]).exit_code == 0
+    right = run(app, ["models", "verify", str(models)])
+    assert (right.exit_code, "each as the manifest says" in right.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("change", [lambda file: file.write_bytes(b"another"), lambda file: file.unlink()])
@@ -61,3 +62,4 @@ def test_a_folder_without_a_manifest_is_told(tmp_path: Path) -> None:
 
     assert refused.exit_code == 1
     assert "manifest.json" in refused.stderr
+    assert "FIRSTSIGHT_MODELS_DIR" in refused.stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from typer.testing import CliRunner
 
+from app.api.samples import SAMPLES
 from app.cli import app
+from app.client import Busy, Firstsight, ProblemDetails
 from tests.api.drawings import ACME, encoded, form, printed
 from tests.commands.conftest import Run, runner_on
 from tests.conftest import MakeClient
@@ -90,7 +93,7 @@ def test_what_is_found_is_drawn(run: Run, client: TestClient, folder: Path) -> N
     found = run("detect", folder / "scene.png", "--draw", folder / "drawn.png")
 
     drawn = np.asarray(Image.open(folder / "drawn.png").convert("RGB"))
-    assert "✓ label" in found.stdout
+    assert re.search(r"✓ label .* 104,80,64,64$", found.stdout, re.MULTILINE)
     assert drawn.shape == scene.shape
     assert tuple(drawn[110, 104]) == (22, 163, 74)  # the left side of the quad, in the colour of a match
     assert tuple(drawn[200, 300]) == (128, 128, 128)
@@ -128,6 +131,17 @@ def test_where_nobody_answers_it_says_what_to_do(folder: Path, monkeypatch: pyte
 
     assert refused.exit_code == 3
     assert "firstsight serve" in refused.stderr
+
+
+def test_a_service_that_stays_busy_ends_as_one_that_is_not_there(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Firstsight, *told: object, **how: object) -> None:
+        raise Busy(ProblemDetails.model_validate({**SAMPLES["Problem"], "status": 503, "detail": "Too many requests."}))
+
+    monkeypatch.setattr(Firstsight, "classify", refused)
+    busy = run("classify", folder / "other.png")
+
+    assert busy.exit_code == 3
+    assert "Too many requests. Try again in a moment." in busy.stderr
 
 
 def _written(path: Path, data: bytes) -> Path:
