@@ -220,7 +220,7 @@ def test_a_suggested_threshold_is_just_above_what_others_reach() -> None:
 
 
 def test_to_what_is_no_candidate_a_picture_is_as_alike_as_to_the_least_candidate() -> None:
-    own = [Asked(Path("own"), "acme", answer_of({"acme": 0.9})) for _ in range(3)]
+    own = [Asked(Path("own"), "acme", answer_of({"acme": 0.25})) for _ in range(3)]
     others = [Asked(Path("foreign"), None, answer_of({"acme": 0.6} if number == 0 else {"other": 0.2})) for number in range(100)]
 
     (suggested,) = Evaluation([*own, *others]).suggestions

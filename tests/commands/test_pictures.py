@@ -135,7 +135,8 @@ def test_where_nobody_answers_it_says_what_to_do(folder: Path, monkeypatch: pyte
 
 def test_a_service_that_stays_busy_ends_as_one_that_is_not_there(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(self: Firstsight, *told: object, **how: object) -> None:
-        raise Busy(ProblemDetails.model_validate({**SAMPLES["Problem"], "status": 503, "detail": "Too many requests."}))
+        told = {**SAMPLES["Problem"], "status": 503, "detail": "Too many requests.", "field": None}
+        raise Busy(ProblemDetails.model_validate(told))
 
     monkeypatch.setattr(Firstsight, "classify", refused)
     busy = run("classify", folder / "other.png")
