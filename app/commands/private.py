@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.client import Firstsight, FirstsightError, Unreachable
+from app.client import Firstsight, FirstsightError
 
 READY_WITHIN_S = 120
 LOOKS_EVERY_S = 0.1
@@ -18,9 +18,17 @@ LOOKS_EVERY_S = 0.1
 INHERITED = ("MODELS_DIR", "DEVICE", "VERIFY", "SYNTHESIS", "INFERENCE_THREADS", "DECODE_THREADS")
 
 
+class NotStarted(FirstsightError):
+    def __init__(self) -> None:
+        super().__init__(
+            "The service that this command runs for itself did not start; what it says about that stands above. "
+            "It takes the networks in `models`, or in FIRSTSIGHT_MODELS_DIR where that is set."
+        )
+
+
 @contextmanager
 def private_service() -> Iterator[Firstsight]:
-    """Unreachable when it does not start; what it says about that is on standard error."""
+    """NotStarted when it does not; why, it says on standard error."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=_environment(port))  # our own
@@ -48,4 +56,4 @@ def _await(firstsight: Firstsight, process: subprocess.Popen[bytes]) -> None:
             return
         except FirstsightError:
             time.sleep(LOOKS_EVERY_S)
-    raise Unreachable("the private service of this command", RuntimeError("it did not start"))
+    raise NotStarted

@@ -177,6 +177,15 @@ def test_more_examples_are_measured_on_the_same_pictures(run: Run, pictures: Pat
     assert all(0 <= one["right"]["share"] <= 1 for one in told["shots"])
 
 
+def test_without_networks_it_says_where_it_looks_for_them(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTSIGHT_MODELS_DIR", str(folder / "nowhere"))
+
+    refused = run("evaluate", folder, "--leave-one-out")
+
+    assert refused.exit_code == 1
+    assert "FIRSTSIGHT_MODELS_DIR" in refused.stderr
+
+
 def test_thresholds_are_not_applied_to_what_was_not_asked(run: Run, folder: Path) -> None:
     assert run("evaluate", folder, "--leave-one-out", "--apply").exit_code == 2
 
