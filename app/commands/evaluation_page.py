@@ -94,7 +94,7 @@ def _as_it_decides(evaluation: Evaluation) -> str:
     side, anchor = (-9, "end") if evaluation.recall.share > 1 / 2 else (9, "start")
     return (
         f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
-        f'<text class="strong" x="{x + side:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">as it decides now</text>'
+        f'<text class="strong" x="{x + side:.1f}" y="{y + 18:.1f}" text-anchor="{anchor}">as it decides now</text>'
     )
 
 

@@ -177,6 +177,20 @@ def test_more_examples_are_measured_on_the_same_pictures(run: Run, pictures: Pat
     assert all(0 <= one["right"]["share"] <= 1 for one in told["shots"])
 
 
+@pytest.mark.usefixtures("private")
+def test_what_more_examples_are_worth_is_asked_of_pictures_that_are_none(run: Run, tmp_path: Path) -> None:
+    """Of each class the first two by name become examples; the two that are asked about have nothing in common with them."""
+    for name, bands in {"acme": (RED, GREEN), "other": (BLUE, YELLOW)}.items():
+        (tmp_path / name).mkdir()
+        for side_px in (64, 72):
+            (tmp_path / name / f"a{side_px}.png").write_bytes(drawing(*bands, side_px=side_px))
+            (tmp_path / name / f"b{side_px}.png").write_bytes(drawing(*reversed(bands), side_px=side_px))
+
+    told = json.loads(run("evaluate", tmp_path, "--leave-one-out", "--json").stdout)
+
+    assert [(one["examples"], one["right"]["share"]) for one in told["shots"]] == [(1, 0), (2, 0)]
+
+
 def test_without_networks_it_says_where_it_looks_for_them(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTSIGHT_MODELS_DIR", str(folder / "nowhere"))
 
