@@ -6,7 +6,7 @@ const IN_PROGRESS = "idempotency-key-in-progress" // an earlier attempt of ours 
 const RETRIES = 3
 const AT_ONCE = 6 // of pictures that are fetched, so that a page of crops leaves room for others
 
-let newestVersion = null
+let newest = null // { token, at }: the newest X-Version that was seen, and the numbers that it consists of
 
 export class Problem extends Error {
   constructor(status, body) {
@@ -26,7 +26,7 @@ export const key = {
   clear() {
     sessionStorage.removeItem(KEY)
     localStorage.removeItem(KEY)
-    newestVersion = null // another key may see another collection, with versions and pictures of its own
+    newest = null // another key may see another collection, with versions and pictures of its own
     crops.clear()
   },
 }
@@ -78,7 +78,7 @@ async function send(method, path, { body = null, type = null, version = null, qu
   if (version !== null) headers["If-Match"] = `"${version}"`
   if (method !== "GET" && !path.startsWith("/classify") && !path.startsWith("/detect")) headers["Idempotency-Key"] = newKey()
   for (let attempt = 0; ; attempt++) {
-    if (newestVersion !== null) headers["X-Min-Version"] = String(newestVersion)
+    if (newest) headers["X-Min-Version"] = newest.token
     const response = await fetch(path, { method, headers, body }).catch(() => null)
     if (response?.ok) return noted(response)
     const problem = response ? new Problem(response.status, await response.json().catch(() => null)) : unreachable()
@@ -93,9 +93,12 @@ async function send(method, path, { body = null, type = null, version = null, qu
 
 const unreachable = () => new Problem(0, { detail: "The service cannot be reached. Is it running, and this machine online?" })
 
+/** Answers to calls made side by side come in any order: what counts is the epoch of the store, then the version in it. */
 function noted(response) {
-  const version = Number(response.headers.get("X-Version") ?? NaN)
-  if (version > (newestVersion ?? -1)) newestVersion = version
+  const token = response.headers.get("X-Version")
+  if (!token) return response
+  const at = token.split("-").map(Number)
+  if (!newest || at[0] > newest.at[0] || (at[0] === newest.at[0] && at[1] > newest.at[1])) newest = { token, at }
   return response
 }
 

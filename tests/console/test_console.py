@@ -126,9 +126,10 @@ def test_a_person_teaches_recognises_finds_and_corrects(open_page: Open, server:
     page.get_by_role("button", name="Teach 1 picture").click()
     page.get_by_text("From now on it knows").wait_for()
     page.get_by_role("link", name="Try it on a picture").click()
+    taught = server.http.get("/classes").headers["X-Version"]
     with page.expect_request(re.compile("/classify")) as asked:
         page.set_input_files(CHOOSE, pictures / "scene0.jpg")
-    assert asked.value.headers["x-min-version"] == "1"  # what was taught a moment ago, on whatever replica
+    assert asked.value.headers["x-min-version"] == taught  # what was taught a moment ago, on whatever replica
     page.locator(".decision", has_text="Acme/Cola").wait_for()
     assert page.locator(".badge").inner_text() == "Match"
     page.locator(".decided .crop img").wait_for()  # the example that decided, beside the picture
@@ -222,7 +223,8 @@ def test_a_box_is_moved_by_keyboard_and_asked_about_where_it_stops(open_page: Op
         page.keyboard.press("ArrowRight")
     page.get_by_text("Only what is in the box is asked about").wait_for()
 
-    assert page.locator(".editor").evaluate("(node) => node === document.activeElement")
+    # In one look: an answer that comes in between puts another editor there.
+    assert page.evaluate("document.activeElement.id") == "box-editor"
 
 
 def test_the_report_says_what_is_wrong_with_an_example_before_it_is_stored(
