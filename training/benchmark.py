@@ -12,6 +12,7 @@ its own rule, supports that the delta-encoder has moved. Nothing here has seen a
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def keep(config: Config) -> None:
         )
     centre = base.features.mean(0)
     config.out.mkdir(parents=True, exist_ok=True)
-    side_px = mini_imagenet.Config.sides_px.split(",")[-1]
+    side_px = json.loads((config.run / "config.json").read_text())["sides_px"].split(",")[-1]  # that the run ended with
     save_file(weights | {"centre": torch.from_numpy(centre)}, config.out / BACKBONE_FILE, {"side_px": side_px})
     wanted = synthesizer.Config(steps=config.steps, episodes=config.episodes, seed=config.seed)
     network, codes = synthesizer.train(wanted, [replace(base, features=base.features - centre)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests.training.packs import photograph  # noqa: E402
-from training import benchmark, features, mini_imagenet  # noqa: E402
+from training import benchmark, features, mini_imagenet, run  # noqa: E402
 from training.evaluate import arms  # noqa: E402
 from training.evaluate.rules import Moved, unit  # noqa: E402
 
@@ -25,6 +26,7 @@ def draw_run(folder: Path, *, size: int = SIZE) -> benchmark.Config:
     state = mini_imagenet.ResNet10(width=WIDTH).state_dict()
     (folder / "run").mkdir()
     save_file({f"average.{name}": value.contiguous() for name, value in state.items()}, folder / "run" / "checkpoint.safetensors")
+    (folder / "run" / "config.json").write_text(json.dumps({"sides_px": "32,48"}))
     labels, either = np.arange(3).repeat(6), np.ones(18, bool)
     vectors = np.random.default_rng(0).normal(size=(18, size)).astype(np.float32) + 2
     views = np.empty((18, 0, size), np.float32)
@@ -43,6 +45,7 @@ def test_the_network_is_kept_in_half_precision_with_the_mean_of_its_features(tmp
     mean = features.read(config.features).features.mean(0)
     assert kept["centre"].numpy() == pytest.approx(mean, abs=1e-6)
     assert {value.dtype for name, value in kept.items() if name != "centre"} == {torch.float16}
+    assert run.read_metadata(config.out / benchmark.BACKBONE_FILE) == {"side_px": "48"}
     network, _ = mini_imagenet.read_network(config.out / benchmark.BACKBONE_FILE)
     trained, _ = mini_imagenet.read_network(config.run / "checkpoint.safetensors")
     picture = torch.rand(1, 3, 48, 48) * 255
