@@ -51,10 +51,10 @@ class Confusion:
     wrong: Image.Image
 
 
-async def ask_service(config: Config, shown: Sequence[AskedItem], asked: Sequence[AskedItem]) -> dict[str, list[Answer]]:
+async def ask_service(config: Config, shown: Sequence[AskedItem], questions: Sequence[Upload]) -> dict[str, list[Answer]]:
     """What the first setting enrols the others find in the store."""
     adapters = in_process.emptied(in_process.open_cached(config.models, keep_embeddings=False))
-    questions, found = items.uploads_of(asked, config.data), dict[str, list[Answer]]()
+    found = dict[str, list[Answer]]()
     for name in config.service.split(","):
         async with in_process.serving(adapters, name) as use_cases:
             if not found:
@@ -88,19 +88,25 @@ def free_brands(pack: Path) -> set[str]:
 
 
 def confusions(
-    config: Config, shown: Sequence[AskedItem], asked: Sequence[AskedItem], answers: Sequence[Answer], free: set[str]
+    config: Config,
+    shown: Sequence[AskedItem],
+    asked: Sequence[AskedItem],
+    questions: Sequence[Upload],
+    answers: Sequence[Answer],
+    free: set[str],
 ) -> list[Confusion]:
-    """Those that the service was most sure of."""
+    """Those that the service was most sure of. `questions`: what was asked; renders made again of a few items would be others."""
     clean = {item.class_name: item for item in shown}
     wrong = []
-    for item, answer in zip(asked, answers, strict=True):
+    for item, question, answer in zip(asked, questions, answers, strict=True):
         first = answer.candidates[0]
         if item.form == "on paper" and first.class_name != item.class_name and first.class_name in free:
-            wrong.append((first.probability, item, first.class_name))
-    chosen = sorted(wrong, key=lambda one: (-one[0], one[1].id))[:SHOWN]
-    columns = ([item for _, item, _ in chosen], [clean[i.class_name] for _, i, _ in chosen], [clean[n] for *_, n in chosen])
-    pictures = [items.pictures_of(items.uploads_of(column, config.data)) for column in columns]
-    return [Confusion(item.class_name, name, *drawn) for (_, item, name), *drawn in zip(chosen, *pictures, strict=True)]
+            wrong.append((first, item, question))
+    chosen = sorted(wrong, key=lambda one: (-one[0].probability, one[1].id))[:SHOWN]
+    names = [(item.class_name, first.class_name) for first, item, _ in chosen]
+    sides = [items.uploads_of([clean[pair[side]] for pair in names], config.data) for side in (0, 1)]
+    pictures = [items.pictures_of(column) for column in ([question for *_, question in chosen], *sides)]
+    return [Confusion(*pair, *drawn) for pair, *drawn in zip(names, *pictures, strict=True)]
 
 
 def draw_sheet(found: Sequence[Confusion], path: Path) -> None:
@@ -130,14 +136,16 @@ def main(arguments: list[str]) -> None:
         names = {item.class_name for item in asked[: config.sample]}
         shown, asked = ([item for item in part if item.class_name in names] for part in (shown, asked))
     free = free_brands(pack)
-    on_paper = [items.rendered_of(item, "on paper") for item in shown if item.class_name in free & {i.class_name for i in asked}]
+    may_be_shown = free & {item.class_name for item in asked}
+    on_paper = [items.rendered_of(item, "on paper") for item in shown if item.class_name in may_be_shown]
     asked = [*asked, *on_paper]
-    found = asyncio.run(ask_service(config, shown, asked))
+    questions = items.uploads_of(asked, config.data)
+    found = asyncio.run(ask_service(config, shown, questions))
     figures = {}
     for name, answers in found.items():
         print(f"FIRSTSIGHT_VERIFY={name}")
         figures[name] = figures_of(asked, answers)
     if config.sample:
         return
-    draw_sheet(confusions(config, shown, asked, next(iter(found.values())), free), config.results / SHEET)
+    draw_sheet(confusions(config, shown, asked, questions, next(iter(found.values())), free), config.results / SHEET)
     write_counted(config.results / "brands.json", {"enrolled": len(shown), "on_paper": len(on_paper), "brands": figures})

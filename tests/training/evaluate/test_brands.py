@@ -66,9 +66,13 @@ def test_what_is_drawn_is_free_wrong_and_the_surest_first(tmp_path: Path) -> Non
     answers = [Answer(Outcome.MATCH, None, None, (first,), 1, "m") for first in firsts]
     free = brands.free_brands(pack)
     assert free == {f"brand-marks/{name}" for name in ("brand-00", "brand-01", "brand-80", "brand-81", "brand-82")}
-    found = brands.confusions(brands.Config(data=tmp_path), shown, asked, answers, free)
+    questions = items.uploads_of(asked, tmp_path)
+    found = brands.confusions(brands.Config(data=tmp_path), shown, asked, questions, answers, free)
     names = [(one.truth.split("/")[1], one.taken_for.split("/")[1]) for one in found]
     assert names == [("brand-81", "brand-82"), ("brand-80", "brand-00")]
+    pictures = items.pictures_of(questions)
+    for one, number in zip(found, (2, 1), strict=True):  # the very renders that were asked
+        assert np.array_equal(np.asarray(one.asked), np.asarray(pictures[number]))
 
 
 def test_a_sheet_has_room_for_all(tmp_path: Path) -> None:
