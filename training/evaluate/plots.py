@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 Result = Mapping[str, Any]
 
+OWN_RULE = ", own rule"  # after the name of an arm
 SIZE_INCHES = (4.5, 3.6)
 CALM = {
     "svg.hashsalt": "firstsight",  # the same figures give the same bytes
@@ -38,11 +39,12 @@ def shot_curve(results: Sequence[Result], out: Path) -> None:
     ordered = sorted(results, key=lambda result: result["shots"])
     with mpl.rc_context(CALM):
         figure, axes = _axes("pictures shown of a class", f"accuracy in percent, {ordered[0]['way']}-way")
-        for name in dict.fromkeys(name for result in ordered for name in result["classify"]):
+        for name, colour in colours(ordered).items():
             points = [(r["shots"], r["classify"][name]["accuracy"]) for r in ordered if name in r["classify"]]
             shots, means = [shot for shot, _ in points], [100 * a["mean"] for _, a in points]
-            axes.plot(shots, means, marker="o", label=name)
-            axes.fill_between(shots, [100 * a["low"] for _, a in points], [100 * a["high"] for _, a in points], alpha=0.15)
+            axes.plot(shots, means, marker="o", label=name, color=colour)
+            low, high = ([100 * accuracy[end] for _, accuracy in points] for end in ("low", "high"))
+            axes.fill_between(shots, low, high, alpha=0.15, color=colour)
         axes.set_xscale("log")
         shown = [result["shots"] for result in ordered]
         axes.set_xticks(shown, [str(shot) for shot in shown], minor=False)
@@ -53,7 +55,7 @@ def shot_curve(results: Sequence[Result], out: Path) -> None:
 def roc(result: Result, out: Path) -> None:
     """Known pictures accepted against unknown ones accepted, a line an arm: means over episodes at each share of the unknown.
 
-    A model set is drawn by its own rule too. ValueError for a result without unknown classes.
+    A model set is drawn by its own rule too, dashed. ValueError for a result without unknown classes.
     """
     curves = {name: figures for name, figures in by_rule(result).items() if figures["roc"]}
     if not curves:
@@ -63,7 +65,10 @@ def roc(result: Result, out: Path) -> None:
         for name, figures in curves.items():
             points = figures["roc"]
             percent = [100 * step / (len(points) - 1) for step in range(len(points))]
-            axes.plot(percent, [100 * share for share in points], label=f"{name}, area {100 * figures['auroc']['mean']:.1f}")
+            axes.plot(
+                percent, [100 * share for share in points], label=f"{name}, area {100 * figures['auroc']['mean']:.1f}",
+                color=colours([result])[name.removesuffix(OWN_RULE)], linestyle="--" if name.endswith(OWN_RULE) else "-",
+            )  # fmt: skip
         _diagonal(axes)
         _save(figure, axes, out)
 
@@ -92,8 +97,14 @@ def by_rule(result: Result) -> dict[str, Any]:
     for name, arm in result["classify"].items():
         found[name] = arm
         if arm["own_rule"]:
-            found[f"{name}, own rule"] = arm["own_rule"]
+            found[name + OWN_RULE] = arm["own_rule"]
     return found
+
+
+def colours(results: Sequence[Result]) -> dict[str, str]:
+    """By the arms' names, in their order: an arm has one colour in all drawings of a task."""
+    names = dict.fromkeys(name for result in results for name in result["classify"])
+    return {name: f"C{number}" for number, name in enumerate(names)}
 
 
 def _axes(across: str, up: str) -> tuple[Figure, Axes]:
