@@ -5,8 +5,8 @@ directions with small gradients are learnt as fast as those with large ones. On 
 steps of AdamW (docs/experiments.md). `torch.optim.Muon` takes matrices only, and computes in bfloat16, which many CPUs have no
 instructions for.
 
-As in Jordan's CIFAR-10 runs kernels keep their length, the root of their outputs: norms after them take any other away, and the
-rate alone then says how far a step turns them.
+As in Jordan's CIFAR-10 runs a kernel keeps its length, which the norm after it takes away again: the rate alone says how far a
+step turns it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ def orthogonal(kernel: Tensor) -> Tensor:
 
 
 def kernels_and_others(learner: nn.Module, *, rate: float, kernel_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for `Muon`: kernels of convolutions with more than three inputs; matrices, with decay; all else, without."""
+    """Groups for `Muon`: kernels of convolutions without a bias, after which comes a norm, but for those that see colours;
+    other matrices, with decay; all else, without."""
+    convolutions = [module for module in learner.modules() if isinstance(module, nn.Conv2d)]
+    kernels = [one.weight for one in convolutions if one.bias is None and one.in_channels > 3]
+    taken = {id(kernel) for kernel in kernels}
     parameters = list(learner.parameters())
-    kernels = [p for p in parameters if p.ndim == 4 and p.shape[1] > 3]
-    taken = {id(p) for p in kernels}
     return [
         {"params": kernels, "times": kernel_rate / rate},
         {"params": [p for p in parameters if p.ndim > 1 and id(p) not in taken], "weight_decay": weight_decay},
@@ -78,6 +80,8 @@ class Muon(torch.optim.AdamW):
                     state.update(step=torch.zeros(()), kernel_momentum=torch.zeros_like(kernel))
                 average = state["kernel_momentum"].mul_(self.momentum).add_(kernel.grad)
                 ahead = kernel.grad.add(average, alpha=self.momentum)  # Nesterov's
-                kernel.mul_(len(kernel) ** 0.5 / kernel.norm()).sub_(orthogonal(ahead), alpha=group["lr"] * group["times"])
+                length = kernel.norm()
+                kernel.sub_(orthogonal(ahead) * (group["lr"] * group["times"] * length / len(kernel) ** 0.5))
+                kernel.mul_(length / kernel.norm())
                 kernel.grad = None  # so that AdamW passes it by
         return super().step(closure)

@@ -31,8 +31,9 @@ def test_directions_large_and_small_come_out_alike(shape: tuple[int, ...]) -> No
 def network() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(128, 2)
-    )
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False), nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(128, 2),
+    )  # fmt: skip
 
 
 def optimizer_of(learner: nn.Module) -> Muon:
@@ -54,22 +55,23 @@ def learn(learner: nn.Module, optimizer: Muon, steps: range) -> float:
     return loss.item()
 
 
-def test_kernels_are_muons_and_pictures_matrices_and_norms_are_adams() -> None:
+def test_kernels_before_norms_are_muons_and_all_else_is_adams() -> None:
     learner = network()
     kernels, matrices, others = kernels_and_others(learner, rate=1e-2, kernel_rate=0.2, weight_decay=0.1)
     assert [p.shape for p in kernels["params"]] == [(8, 8, 3, 3)]
-    assert [p.shape for p in matrices["params"]] == [(8, 3, 3, 3), (2, 128)]
+    assert [p.shape for p in matrices["params"]] == [(8, 3, 3, 3), (8, 8, 1, 1), (2, 128)]
     assert kernels["times"] == pytest.approx(20)
     assert sum(len(group["params"]) for group in (kernels, matrices, others)) == len(list(learner.parameters()))
 
 
-def test_a_step_of_no_rate_leaves_a_kernel_of_the_length_that_all_have() -> None:
+def test_a_kernel_is_turned_and_keeps_its_length() -> None:
     learner = network()
-    optimizer = optimizer_of(learner)
-    optimizer.param_groups[0]["lr"] = 0.0
     before = learner[3].weight.detach().clone()
-    learn(learner, optimizer, range(1))
-    assert torch.allclose(learner[3].weight, before * 8**0.5 / before.norm(), atol=1e-6)
+    learn(learner, optimizer_of(learner), range(1))
+    after = learner[3].weight.detach()
+    assert after.norm() == pytest.approx(before.norm().item())
+    turned = torch.rad2deg(torch.acos((before * after).sum() / (before.norm() * after.norm()))).item()
+    assert 5 < turned < 15  # a fifth of its length, at a right angle or so, is 11 degrees
 
 
 def test_it_learns() -> None:
