@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of a singular value: steep at nought, between 0.7 and 1.2 after a few rounds
 ROUNDS = 3
+NEGLIGIBLE = 1e-8  # of a matrix of length one
 
 
 def orthogonal(kernel: Tensor) -> Tensor:
@@ -30,6 +31,8 @@ def orthogonal(kernel: Tensor) -> Tensor:
     matrix = kernel.flatten(1)
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
+    # What a dead channel's momentum decays to, and its products, are no normal numbers: those cost a CPU a hundred times more.
+    wide = wide.masked_fill(wide.abs() < NEGLIGIBLE, 0)
     square = wide @ wide.T  # (s, s)
     found = one = torch.eye(len(square), device=square.device)
     a, b, c = QUINTIC

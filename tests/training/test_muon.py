@@ -28,6 +28,15 @@ def test_directions_large_and_small_come_out_alike(shape: tuple[int, ...]) -> No
     )  # turned nowhere
 
 
+def test_what_is_left_of_a_dead_channels_momentum_is_nothing() -> None:
+    torch.manual_seed(0)
+    kernel = torch.randn(6, 4, 3, 3)
+    kernel[2] *= 1e-38
+    found = orthogonal(kernel)
+    assert not found[2].any()
+    assert found[[0, 1, 3, 4, 5]].flatten(1).norm(dim=1).min() > 0.5
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
