@@ -22,7 +22,7 @@ TORCHVISION = $(shell sed -n 's/^    "\(torchvision==[^"]*\)".*/\1/p' pyproject.
 # Folder with the data packs, for training and measuring.
 DATA ?= data
 
-.PHONY: help serve keys secrets drill demo test test-console check format bench docs lock train-embedding train-model-set train-detector report
+.PHONY: help serve keys secrets drill demo test test-console check format bench docs lock train-embedding train-model-set train-detector train-benchmark report
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ bench: $(VENV)/dev  ## ratios and costs, side by side in one run; writes bench/r
 docs: $(VENV)/dev  ## write again the pages that are made from the code
 	$(BIN)/python -m docs.generate
 
+# What glibc hands back to the kernel after a step has to be cleared again for the next: a quarter of a CPU's time.
+train-embedding train-detector train-benchmark: export GLIBC_TUNABLES ?= \
+	glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.hugetlb=1
+
 train-embedding: $(VENV)/dev  ## train the embedding network on the packs in DATA; again to go on; ARGS="--help" says how
 	$(BIN)/python -m training embedding --data $(DATA) $(ARGS)
 
@@ -84,6 +88,11 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 
 train-detector: $(VENV)/dev  ## train the detector on the packs in DATA; again to go on
 	$(BIN)/python -m training detector --data $(DATA) $(ARGS)
+
+train-benchmark: $(VENV)/dev  ## train network and delta-encoder of the mini-ImageNet benchmark on its base classes alone
+	$(BIN)/python -m training mini-imagenet --data $(DATA) $(ARGS)
+	$(BIN)/python -m training features --data $(DATA) --model runs/mini-imagenet/checkpoint.safetensors --out runs/features/benchmark.npz
+	$(BIN)/python -m training benchmark
 
 report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/accuracy.md
 	$(BIN)/python -m training evaluate tasks --data $(DATA)
