@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from app.adapters.local_features import SiftPoints
 from app.domain.detection import Detections, Tiles
 from app.domain.model_set import ModelSet
-from app.domain.posterior import Regions
+from app.domain.posterior import MOST_CLASSES, Regions
 from app.domain.values import Box, Outcome, PixelArray, Points, Reason
 from app.domain.verification import AskedPoints, Proof
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture
@@ -467,6 +468,19 @@ def test_a_user_who_asks_for_more_likeness_is_heard_where_nothing_is_proved(dete
     asyncio.run(detecting.classes.configure("red", threshold=None, deadline=Deadline.never()))
     (one,) = detecting.detect(scene((PINK_THING, 104, 48))).detections
     assert (one.accepted, one.outcome) == (True, Outcome.MATCH)
+
+
+def test_where_many_classes_are_alike_to_the_detector_their_look_decides(make_service: Callable[..., Service]) -> None:
+    service = make_service(detector=FakeDetector())
+    bands = list(permutations([(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)]))[::2]  # of one mean colour
+    assert len(bands) > 2 * MOST_CLASSES
+    things = {f"{number}": np.array(colours, np.uint8).repeat(SIDE // 4, axis=0) for number, colours in enumerate(bands)}
+    things = {name: np.broadcast_to(rows[:, np.newaxis], (SIDE, SIDE, 3)) for name, rows in things.items()}
+    for name, pixels in things.items():
+        service.enrol(name, raw_bytes(pixels))
+    for name, pixels in things.items():
+        best = service.detect(scene((pixels, 104, 48))).detections[0]
+        assert (best.class_name, best.outcome, best.box) == (name, Outcome.MATCH, Box(104, 48, SIDE, SIDE))
 
 
 class ManyBoxes(FakeDetector):
