@@ -59,6 +59,7 @@ from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
 from app.service.ports import Detector, Embedder, PointFinder, Store, Synthesizer
 from app.service.replica import Replica
+from app.service.spot import Spotter
 from app.service.verify import Verifier
 from app.settings import Settings
 
@@ -111,6 +112,12 @@ def open_networks(settings: Settings, store: Store) -> Adapters:
         store=store,
         open_store=partial(open_store, settings.store, allow_weak_redis=settings.allow_weak_redis),
     )
+
+
+def spotter_of(detector: Detector | None, model_set: ModelSet) -> Spotter | None:
+    if detector is None or model_set.detector is None:
+        return None
+    return Spotter(detector=detector, settings=model_set.detector)
 
 
 def picture_codec(settings: Settings) -> PictureCodec:
@@ -213,7 +220,7 @@ class OpenCollection:
                 codec=codec,
                 embedder=adapters.embedder,
                 find_points=adapters.find_points,
-                detector=adapters.detector,
+                spotter=spotter_of(adapters.detector, model_set),
                 verifier=verifier,
                 verifies=settings.verify != "off",
                 model_set=model_set,

@@ -145,10 +145,16 @@ def _known(searchable: Iterable[tuple[ClassState, FloatArray]], detector: str) -
 
 def _regions_of(state: ClassState, detector: str) -> FloatArray | None:
     """Representatives (r, e) in the space of a detector, of unit length; None when it has seen no example of the class."""
-    if not detector or state.model is None or state.model.provenance.detector != detector or not len(state.model.regions):
+    if state.model is None or not _is_known(state, detector):
         return None
     regions = state.model.regions.astype(np.float32)
     return np.asarray(regions / np.linalg.norm(regions, axis=1, keepdims=True))
+
+
+def _is_known(state: ClassState, detector: str) -> bool:
+    if not detector or state.model is None:
+        return False
+    return state.model.provenance.detector == detector and len(state.model.regions) > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,8 +254,10 @@ class Gallery:
 
     @property
     def knows_regions(self) -> bool:
-        """Whether the detector can find a class in a scene."""
-        return self.block.known is not None or self._tail_block.known is not None
+        """Whether there is a class, or was when the block was made, that the detector can find in a scene. Costs little."""
+        return self.block.known is not None or any(
+            state is not None and _is_known(state, self.detector) for state in self.tail.values()
+        )
 
     def region_similarities(
         self, embeddings: FloatArray, among: frozenset[str] | None = None

@@ -27,12 +27,10 @@ from app.domain.detection import (
     Place,
     Placed,
     Quad,
-    SeenRegion,
     Sighting,
     Spotting,
     Tiles,
     box_of,
-    corners_of,
     finds_at,
     judge,
     placed_at,
@@ -40,10 +38,8 @@ from app.domain.detection import (
     seen_from,
     with_regions,
 )
-from app.domain.model_set import DetectorSettings, ModelSet
-from app.domain.posterior import see
+from app.domain.model_set import ModelSet
 from app.domain.prints import Vote
-from app.domain.regions import side_for, whole_in
 from app.domain.values import Box, Example, FloatArray, PixelArray, Points, Upload
 from app.domain.verification import NO_FINDS, AskedPoints, Finds, Found, Proof, extent_of
 from app.domain.views import crop
@@ -51,17 +47,17 @@ from app.service.collection import Collection
 from app.service.embed import PictureCodec
 from app.service.follow import Served
 from app.service.pools import Deadline, Pools, stage
-from app.service.ports import Detector, Embedder, PointFinder
+from app.service.ports import Embedder, PointFinder
+from app.service.spot import Spotter
 from app.service.verify import ALIKE, Verifier
 
 MOST_POINTS = 900  # of a view
 VOTED = 30  # examples looked for in a view
 MOST_INSTANCES = 20  # of one example in a view
 MOST_REPEATS = 40  # sightings in a view beside the first of each example: a texture is seen without end
-MOST_SIGHTINGS = 150  # of all views, compared with each other
+MOST_SIGHTINGS = 150  # of all views, compared with each other; and as many of the detector's
 MOST_PLACES = 30  # asked as pictures of their own, those seen most strongly
-MOST_SPOTTED = 50  # boxes of classes that the detector sees in a view; of all views, `MOST_SIGHTINGS`
-MOST_UNPROVED_PLACES = 20  # asked too, of those that only the detector sees
+MOST_UNPROVED_PLACES = 20  # and of those that only the detector sees
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,18 +113,18 @@ class Detect:
         codec: PictureCodec,
         embedder: Embedder,
         find_points: PointFinder,
-        detector: Detector | None = None,
+        spotter: Spotter | None,
         verifier: Verifier,
         verifies: bool,
         model_set: ModelSet,
     ) -> None:
-        """Unless it `verifies`, only what a detector sees is found."""
+        """Unless it `verifies`, only what the `spotter` sees is found; without one, only what is verified."""
         self._collection = collection
         self._pools = pools
         self._codec = codec
         self._embedder = embedder
         self._find_points = find_points
-        self._detector = detector
+        self._spotter = spotter
         self._verifier = verifier
         self._verifies = verifies
         self._model_set = model_set
@@ -168,8 +164,8 @@ class Detect:
         ways: list[_See] = []
         if self._verifies and served.prints.parts:
             ways.append(self._look)
-        if self._detector is not None and self._model_set.detector is not None and served.gallery.knows_regions:
-            ways.append(partial(self._spot, self._detector, self._model_set.detector, views))
+        if self._spotter is not None and served.gallery.knows_regions:
+            ways.append(partial(_spot, self._spotter, views))
         return ways
 
     def _look(self, scene: _Scene, view: Box, served: Served, classes: frozenset[str] | None) -> _Seen:
@@ -181,38 +177,6 @@ class Detect:
         with stage("verify"):
             sightings = self._sightings(points, votes)
             return _Seen(sightings=[Sighting(one.class_name, scene.seen(view, one.found)) for one in sightings])
-
-    def _spot(
-        self,
-        detector: Detector,
-        settings: DetectorSettings,
-        views: int,
-        scene: _Scene,
-        view: Box,
-        served: Served,
-        classes: frozenset[str] | None,
-    ) -> _Seen:
-        """What a detector sees in a view, one of so many: boxes, and the classes that each is nearest to."""
-        with stage("regions"):
-            regions = detector(crop(scene.pixels, view), side_for(view, views, detector.sides_px))
-            regions = regions.at(whole_in(view, regions.boxes, *scene.shape)).likeliest()
-        with stage("search"):
-            class_names, similarities = served.gallery.region_similarities(regions.embeddings, classes)
-            seen = see(regions, similarities, width=settings.width, least=settings.calibration.looked_from, most=MOST_SPOTTED)
-        quads = corners_of(regions.boxes[seen.regions], view, max(scene.shape))
-        return _Seen(
-            spottings=[
-                Spotting(class_names[number], SeenRegion(quad, float(objectness), embedding), float(score))
-                for number, quad, objectness, embedding, score in zip(
-                    seen.class_numbers,
-                    quads,
-                    regions.objectness[seen.regions],
-                    regions.embeddings[seen.regions],
-                    seen.scores,
-                    strict=True,
-                )
-            ]
-        )
 
     def _sightings(self, points: Points, votes: Sequence[Vote]) -> Iterator[Sighting]:
         asked = AskedPoints(points)
@@ -294,6 +258,11 @@ class Detect:
             candidates = list(chain.from_iterable(found))
             judged = judge([candidate.placed for candidate in candidates], self._model_set)
             return tuple(_detection_of(candidates[one.position], one, served, scene) for one in judged[:max_detections])
+
+
+def _spot(spotter: Spotter, views: int, scene: _Scene, view: Box, served: Served, classes: frozenset[str] | None) -> _Seen:
+    """What a detector sees in a view, one of so many."""
+    return _Seen(spottings=spotter(scene.pixels, view, views=views, gallery=served.gallery, among=classes))
 
 
 def _proofs(asked: AskedPoints, examples: Sequence[Example]) -> list[Proof | None]:

