@@ -69,7 +69,7 @@ def decoded(source: data.Item) -> Image.Image:
 
 
 class Quads:
-    """Verified quads alone: `/detect` of the service, in this process."""
+    """`/detect` of the service, in this process: verified quads, and what a detector sees where the model set has one."""
 
     def __init__(self, models: Path, folder: Path) -> None:
         """`folder` of the packs, from which uploads are made."""
