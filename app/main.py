@@ -25,7 +25,7 @@ from app.adapters.images import PictureDecoder, decode_crop, encode_crop, resize
 from app.adapters.index_faiss import FaissIndex, FaissPointIndex
 from app.adapters.local_features import SiftPoints
 from app.adapters.model_set import read_model_set
-from app.adapters.networks import open_embedder, open_synthesizer
+from app.adapters.networks import open_detector, open_embedder, open_synthesizer
 from app.adapters.rates import Rates
 from app.adapters.store_memory import MemoryStore
 from app.adapters.store_redis import RedisStore
@@ -57,8 +57,9 @@ from app.service.enrol import Enrol
 from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
-from app.service.ports import Embedder, PointFinder, Store, Synthesizer
+from app.service.ports import Detector, Embedder, PointFinder, Store, Synthesizer
 from app.service.replica import Replica
+from app.service.spot import Spotter
 from app.service.verify import Verifier
 from app.settings import Settings
 
@@ -80,6 +81,7 @@ class Adapters:
     find_points: PointFinder
     words: NDArray[np.uint8]  # (w, 128) code book of the points
     synthesize: Synthesizer
+    detector: Detector | None
     codec: PictureCodec
     store: Store  # of the default collection
     open_store: Callable[[str], Store]  # of another collection, by its name
@@ -105,10 +107,17 @@ def open_networks(settings: Settings, store: Store) -> Adapters:
         find_points=SiftPoints(loaded.points),
         words=loaded.points.words,
         synthesize=open_synthesizer(loaded),
+        detector=open_detector(loaded, threads=1, device=settings.device),
         codec=picture_codec(settings),
         store=store,
         open_store=partial(open_store, settings.store, allow_weak_redis=settings.allow_weak_redis),
     )
+
+
+def spotter_of(detector: Detector | None, model_set: ModelSet) -> Spotter | None:
+    if detector is None or model_set.detector is None:
+        return None
+    return Spotter(detector=detector, settings=model_set.detector)
 
 
 def picture_codec(settings: Settings) -> PictureCodec:
@@ -159,6 +168,7 @@ class OpenCollection:
                 code_book=CodeBook(adapters.words),
                 make_index=partial(FaissPointIndex, words=len(adapters.words)),
             ),
+            detector=model_set.provenance.detector,
             in_background=background.submit,
         )
         self._replica = Replica(galleries, every_s=settings.follow_every_s) if is_shared(settings.store) else None
@@ -170,7 +180,11 @@ class OpenCollection:
             stale_s=lambda: self._replica.stale_s if self._replica else None,
         )
         crop_embedder = CropEmbedder(
-            codec=codec, embedder=adapters.embedder, find_points=adapters.find_points, view_shares=model_set.view_shares
+            codec=codec,
+            embedder=adapters.embedder,
+            find_points=adapters.find_points,
+            detector=adapters.detector,
+            view_shares=model_set.view_shares,
         )
         fit = partial(fit_class, model_set=model_set, synthesize=adapters.synthesize)
         self._migrate = Migrate(store=store, pools=pools, crop_embedder=crop_embedder, fit=fit, provenance=model_set.provenance)
@@ -206,6 +220,7 @@ class OpenCollection:
                 codec=codec,
                 embedder=adapters.embedder,
                 find_points=adapters.find_points,
+                spotter=spotter_of(adapters.detector, model_set),
                 verifier=verifier,
                 verifies=settings.verify != "off",
                 model_set=model_set,
@@ -255,10 +270,16 @@ class Service:
             wait_for("the collections")
             await self._open(name)
         wait_for("a first picture through the networks")
-        side_px = self._adapters.embedder.side_px
-        await self._pools.infer(self._adapters.embedder, np.zeros((1, side_px, side_px, 3), np.uint8), deadline=Deadline.never())
+        await self._pools.infer(self._see_a_first_picture, deadline=Deadline.never())
         metrics.watch_gallery(lambda: [opened.collection.gallery for opened in self._opened.values()])
         metrics.watch_staleness(lambda: max(opened.collection.stale_s() or 0 for opened in self._opened.values()))
+
+    def _see_a_first_picture(self) -> None:
+        embedder, detector = self._adapters.embedder, self._adapters.detector
+        embedder(np.zeros((1, embedder.side_px, embedder.side_px, 3), np.uint8))
+        if detector is not None:
+            for side_px in detector.sides_px:
+                detector(np.zeros((side_px, side_px, 3), np.uint8), side_px)
 
     async def use_cases_of(self, collection: str) -> UseCases:
         """Those of a collection. One that a key has just been made for is opened first; its caller is told to come again."""

@@ -20,7 +20,7 @@ _REQUEST_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 
 _stage_seconds = Histogram(
     "firstsight_stage_seconds",
-    "Time in one stage of a request: queue, decode, embed, points, vote, verify, look, search, decide, commit.",
+    "Time in one stage of a request: queue, decode, embed, points, regions, vote, verify, look, search, decide, commit.",
     ["stage"],
     buckets=_STAGE_BUCKETS_S,
     registry=_REGISTRY,

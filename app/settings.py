@@ -101,7 +101,8 @@ class Settings(BaseSettings):
     verify: Literal["auto", "always", "off"] = Field(
         default="auto",
         description="Verification of print by local features: `auto` skips it where the look alone makes a sure match, `always` "
-        "is for every picture, `off` for none. The points of examples are kept in any case. `/detect` finds nothing with `off`.",
+        "is for every picture, `off` for none. The points of examples are kept in any case. With `off`, `/detect` finds only "
+        "what a detector sees, and nothing where the model set has none.",
     )
     synthesis: Literal["on", "off"] = Field(
         default="on",

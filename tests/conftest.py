@@ -39,6 +39,7 @@ def fake_adapters(settings: Settings, *, store: Store | None = None) -> Adapters
         find_points=FakePointFinder(),
         words=point_settings_for_tests().words,
         synthesize=no_synthesis,
+        detector=None,
         codec=picture_codec(settings),
         store=store or MemoryStore(),
         open_store=lambda collection: MemoryStore(),

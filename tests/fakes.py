@@ -7,10 +7,12 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration, ProofCalibration
+from app.domain.calibration import Calibration, ProofCalibration, RegionCalibration
 from app.domain.checks import WarningLimits
-from app.domain.model_set import ModelSet, PointSettings
+from app.domain.model_set import DetectorSettings, ModelSet, PointSettings
+from app.domain.posterior import Regions
 from app.domain.prints import CodeBook, NumpyPointIndex, Prints
+from app.domain.regions import GREY
 from app.domain.values import DESCRIPTOR_SIZE, Box, Embeddings, FloatArray, Picture, PixelArray, Points, Provenance
 from app.domain.views import crop
 from app.errors import InvalidPicture
@@ -70,6 +72,44 @@ class FakePointFinder:
         descriptors = _descriptors_of(blocks[strongest])
         words = (descriptors.astype(np.int64) @ self._settings.words.T.astype(np.int64)).argmax(axis=1)
         return Points(np.pad(scaled, ((0, 0), (0, 1))).astype(np.uint16), descriptors, words.astype(np.uint16))
+
+
+class FakeDetector:
+    """Sees a thing wherever columns of a picture are not grey, described by its mean colour against mid-grey.
+
+    Things that lie one above the other are one. A grey picture has one region, in which there is nothing.
+    """
+
+    sides_px = (32, 64)
+
+    def __init__(self, *, turned: bool = False) -> None:
+        """`turned`: another one, in whose space everything lies elsewhere."""
+        self._turned = turned
+        self.asked_at: list[int] = []
+
+    def __call__(self, pixels: PixelArray, side_px: int) -> Regions:
+        self.asked_at.append(side_px)
+        colours = pixels.astype(np.float64) - GREY
+        is_thing = np.abs(colours).max(axis=2) > FLAT
+        boxes = [_box_of(is_thing, left, right) for left, right in _runs(is_thing.any(axis=0))]
+        means = [np.append(colours[y:bottom, x:right].mean(axis=(0, 1)), 1.0) for x, y, right, bottom in boxes]
+        if not boxes:
+            boxes, means = [(0, 0, pixels.shape[1], pixels.shape[0])], [np.array([0, 0, 0, 1.0])]
+        embeddings = np.stack(means) / np.linalg.norm(means, axis=1, keepdims=True)
+        objectness = np.full(len(boxes), 0.9 if is_thing.any() else 0.0, np.float32)
+        found = embeddings[:, ::-1] if self._turned else embeddings
+        return Regions(np.array(boxes, np.float32), objectness, found.astype(np.float32))
+
+
+def _runs(columns: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where it is true, from and to."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], columns, [False]]).astype(int)))
+    return [(int(left), int(right)) for left, right in edges.reshape(-1, 2)]
+
+
+def _box_of(is_thing: NDArray[np.bool_], left: int, right: int) -> tuple[int, int, int, int]:
+    rows = np.flatnonzero(is_thing[:, left:right].any(axis=1))
+    return left, int(rows[0]), right, int(rows[-1]) + 1
 
 
 def _descriptors_of(blocks: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -175,6 +215,20 @@ def calibration_for_tests() -> Calibration:
     )
 
 
+def region_calibration_for_tests() -> RegionCalibration:
+    """Neutral: the log-odds of the look, less what the detector doubts, and lines at even odds and at one to four."""
+    return RegionCalibration(
+        looked_from=0.05,
+        bias=0.0,
+        look=1.0,
+        log_posterior=1.0,
+        log_objectness=1.0,
+        line=0.0,
+        doubtful_line=-1.4,
+        ambiguous_margin=0.2,
+    )
+
+
 def cohort_for_tests(count: int = 64) -> NDArray[np.float64]:
     """Embeddings of random colour layouts, always the same ones."""
     layouts = np.random.default_rng(0).integers(0, 256, (count, GRID, GRID, 3), dtype=np.uint8)
@@ -183,12 +237,17 @@ def cohort_for_tests(count: int = 64) -> NDArray[np.float64]:
 
 
 def model_set_for_tests(
-    *, networks: str = "fake networks", calibration: str = "fake calibration", points: str = "fake points"
+    *,
+    networks: str = "fake networks",
+    calibration: str = "fake calibration",
+    points: str = "fake points",
+    detector: str = "",
 ) -> ModelSet:
     return ModelSet(
         id="fakemodelset0000",
-        provenance=Provenance(networks=networks, calibration=calibration, points=points),
+        provenance=Provenance(networks=networks, calibration=calibration, points=points, detector=detector),
         calibration=calibration_for_tests(),
         view_shares=(0.8,),
         cohort=cohort_for_tests(),
+        detector=DetectorSettings(0.5, region_calibration_for_tests()) if detector else None,
     )

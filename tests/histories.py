@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from hypothesis import strategies as st
 
 from app.domain.changes import (
@@ -19,7 +20,7 @@ from app.domain.changes import (
     Snapshot,
     fold_change,
 )
-from app.domain.values import ClassState
+from app.domain.values import ClassModel, ClassState, FloatArray, no_regions
 from tests.values import example_of, model_of, unit
 
 NAMES = ("Acme", "acme", "b", "ba", "z/1", "é")
@@ -83,14 +84,15 @@ def _change_of(move: tuple, states: dict[str, ClassState], version: int) -> Chan
     vectors = [VECTORS[number] for number in chosen]
     state = states.get(name)
     if kind == "enrol":
-        return ExamplesAdded(name, (example_of(f"{version}", vectors[0], points=version % 3),), model_of(*vectors))
+        example = example_of(f"{version}", vectors[0], points=version % 3, regions=version % 2)
+        return ExamplesAdded(name, (example,), _model_of(vectors, version))
     if kind == "restore" and state is None:
         examples = tuple(example_of(f"{version} {place}", vector, points=place) for place, vector in enumerate(vectors))
         return ClassRestored(name, examples, model_of(*vectors), threshold, metadata)
     if state is None:
         return None
     if kind == "forget" and state.examples:
-        return ExampleRemoved(name, state.examples[0].id, model_of(*vectors) if len(state.examples) > 1 else None)
+        return ExampleRemoved(name, state.examples[0].id, _model_of(vectors, version) if len(state.examples) > 1 else None)
     if kind == "configure":
         return ClassConfigured(name, threshold, metadata)
     if kind == "rename" and (new_name == name or new_name not in states):
@@ -98,3 +100,9 @@ def _change_of(move: tuple, states: dict[str, ClassState], version: int) -> Chan
     if kind == "refit" and state.examples:
         return ClassRefitted(name, tuple(example_of(example.id, vectors[0]) for example in state.examples), model_of(*vectors))
     return ClassRemoved(name) if kind == "remove" else None
+
+
+def _model_of(vectors: list[FloatArray], version: int) -> ClassModel:
+    """Now and then one that a detector has had a part in, which then knows it by the same vectors, or has seen no crop."""
+    seen = [np.stack(vectors).astype(np.float16), no_regions(), None]
+    return model_of(*vectors, regions=seen[version % len(seen)])

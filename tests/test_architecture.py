@@ -48,7 +48,7 @@ ALLOWED = {
             "training.synthesizer",
             "training.evaluate",
         ),
-        ("training", "app.domain", "app.adapters"),
+        ("training", "app.domain", "app.adapters", "app.errors"),
     ),
     "training.fit": ("training", "app.domain", "app.adapters", "app.errors"),
     "training.proofs": ("training", "app.domain", "app.adapters", "app.service"),

@@ -20,11 +20,11 @@ from app.errors import CorruptModelSet
 from app.main import Adapters, create_app, open_adapters, open_store
 from app.service.migrate import Migrate, Progress
 from app.settings import Settings
-from tests.api.drawings import ACME, ACME_AGAIN, form, printed
+from tests.api.drawings import ACME, ACME_AGAIN, encoded, form, printed
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
 from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests
-from tests.model_sets import described, some_deltas, write_model_set
-from tests.tiny_network import DIM, SIDE_PX, tiny_network
+from tests.model_sets import described, some_deltas, tiny_detectors, write_model_set
+from tests.tiny_network import DIM, SIDE_PX, tiny_detector, tiny_network
 from tests.values import plain
 
 
@@ -242,3 +242,43 @@ def test_synthesis_that_is_switched_off_and_on_fits_the_classes_of_a_store_again
     assert ids[0] != ids[1]
     assert on[0] != off[0]
     assert on[1] != off[1]
+
+
+def thing_on_grey() -> bytes:
+    """A red square of one colour, without print, 60 px right and 40 px down."""
+    pixels = np.full((160, 240, 3), 128, np.uint8)
+    pixels[40:104, 60:124] = (230, 20, 20)
+    return encoded(pixels, "PNG")
+
+
+def test_a_detector_that_a_model_set_gets_finds_what_is_there_already_and_goes_without_a_trace(tmp_path: Path) -> None:
+    plain_set, detecting = write_model_set(tmp_path / "plain"), write_model_set(tmp_path / "detecting", detector=tiny_detectors())
+    red = encoded(np.full((64, 64, 3), (230, 20, 20), np.uint8), "PNG")
+    found, versions = [], []
+    for models in (plain_set, detecting, plain_set, detecting):
+        settings = settings_for_tests(store=f"sqlite:///{tmp_path}/here.db", models_dir=models, device="cpu")
+        with TestClient(create_app(settings)) as client:
+            wait_for_start(client)
+            if not versions:
+                assert client.post("/classes/red/examples", files=form(red)).status_code == 201
+            answer = client.post("/detect", files=form(thing_on_grey())).json()
+            found.append(answer["detections"])
+            versions.append(answer["version"])
+
+    assert versions == [1, 2, 2, 2]  # one commit a class, once
+    assert (found[0], found[2]) == ([], [])
+    assert found[1] == found[3]
+    (one,) = found[1]
+    assert (one["class"], one["outcome"], one["accepted"], one["quad"]) == ("red", "match", True, None)
+    assert [one["box"][side] for side in ("x", "y", "width", "height")] == pytest.approx([60, 40, 64, 64], abs=4)
+    assert one["evidence"][0]["verified"] is None
+    assert list(one) == [
+        *("class", "box", "similarity", "probability", "outcome", "reason", "accepted", "threshold", "quad", "evidence")
+    ]
+
+
+@pytest.mark.parametrize("network", [tiny_detector(32), tiny_network()])
+def test_a_detector_that_is_not_as_its_manifest_says_stops_the_start(tmp_path: Path, network: bytes) -> None:
+    models = write_model_set(tmp_path / "models", detector={64: network})
+    with pytest.raises(CorruptModelSet, match="The detector takes"):
+        open_adapters(settings_for_tests(models_dir=models, device="cpu"))

@@ -9,9 +9,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.domain.changes import ExamplesAdded
-from app.domain.values import DESCRIPTOR_SIZE, Box, ClassModel, ClassState, Example, FloatArray, Points, Provenance
+from app.domain.values import (
+    DESCRIPTOR_SIZE,
+    Box,
+    ClassModel,
+    ClassState,
+    Example,
+    FloatArray,
+    HalfArray,
+    Points,
+    Provenance,
+    no_regions,
+)
 
 NETWORKS = "networks of the tests"
+DETECTOR = "detector of the tests"
 
 
 def unit(vectors: ArrayLike) -> FloatArray:
@@ -40,13 +52,28 @@ def root_sift(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
     return np.rint(512 * np.sqrt(shares)).clip(max=255).astype(np.uint8)
 
 
-def example_of(example_id: str, embedding: ArrayLike = (1, 0), *, points: int = 0) -> Example:
-    return Example(example_id, Box(1, 2, 30, 40), unit(embedding), spread=0.125, points=random_points(points))
+def random_regions(count: int, *, dim: int = 3, seed: int = 0) -> HalfArray:
+    return random_units(count, dim, seed=seed).astype(np.float16) if count else no_regions()
 
 
-def model_of(*representatives: ArrayLike, networks: str = NETWORKS, threshold: float = 0.6) -> ClassModel:
-    provenance = Provenance(networks, "calibration", "points")
-    return ClassModel(unit(representatives), spread=0.25, threshold=threshold, provenance=provenance)
+def example_of(example_id: str, embedding: ArrayLike = (1, 0), *, points: int = 0, regions: int = 0) -> Example:
+    return Example(
+        example_id,
+        Box(1, 2, 30, 40),
+        unit(embedding),
+        spread=0.125,
+        points=random_points(points),
+        regions=random_regions(regions, seed=points),
+    )
+
+
+def model_of(
+    *representatives: ArrayLike, networks: str = NETWORKS, threshold: float = 0.6, regions: HalfArray | None = None
+) -> ClassModel:
+    """With `regions` it is one that the detector of the tests has made."""
+    provenance = Provenance(networks, "calibration", "points", "" if regions is None else DETECTOR)
+    known = no_regions() if regions is None else regions
+    return ClassModel(unit(representatives), spread=0.25, threshold=threshold, provenance=provenance, regions=known)
 
 
 def added(class_name: str, *embeddings: ArrayLike, ids: str = "e", networks: str = NETWORKS) -> ExamplesAdded:

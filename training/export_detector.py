@@ -5,7 +5,8 @@
 Writes `detector-320.onnx` and `detector-512.onnx`: one network for two sides of the picture, with fixed shapes, so that a runtime
 plans its memory once. In: uint8 (1, side, side, 3). Out, for all cells of all levels: `objectness` (1, m) in [0, 1], `boxes`
 (1, m, 4) in pixels, `embeddings` (1, m, e) of unit length. What depends on the data, the most likely ones, overlaps and classes,
-is the domain's (`app/domain/posterior.py`). Beside them `detector.safetensors`: weights in fp16, from which training goes on.
+is the domain's (`app/domain/posterior.py`). Beside them `detector.safetensors`: weights in fp16, from which training goes on. To
+serve them, a manifest names the files in its section `detector` (docs/operations.md).
 """
 
 from __future__ import annotations

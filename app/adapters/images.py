@@ -23,6 +23,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from app.domain.boxes import MIN_SIDE_PX, check_box
+from app.domain.posterior import Fit
+from app.domain.regions import GREY
 from app.domain.values import Box, Picture, PixelArray
 from app.errors import FirstsightError, InvalidPicture, TooLarge, UnsupportedPicture
 
@@ -157,6 +159,13 @@ def decode_crop(data: bytes) -> PixelArray:
 def resize(pixels: PixelArray, side_px: int) -> PixelArray:
     """Pixels (h, w, 3) -> (side, side, 3) by stretching, antialiased."""
     return np.asarray(Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def squared(pixels: PixelArray, fit: Fit) -> PixelArray:
+    """Pixels (h, w, 3) of a picture as it lies in a grey square -> (side, side, 3), antialiased."""
+    square = Image.new("RGB", (fit.side_px, fit.side_px), (GREY, GREY, GREY))
+    square.paste(Image.fromarray(pixels).resize(fit.size, Image.Resampling.BICUBIC, reducing_gap=2.0), fit.corner)
+    return np.asarray(square)
 
 
 def _format_of(data: bytes, field: str) -> type[ImageFile]:

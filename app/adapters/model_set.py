@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from app.domain.calibration import Calibration, calibration_from_json
-from app.domain.model_set import ModelSet, PointSettings
+from app.domain.calibration import Calibration, RegionCalibration, calibration_from_json, region_calibration_from_json
+from app.domain.model_set import DetectorSettings, ModelSet, PointSettings
+from app.domain.regions import SHARES
 from app.domain.values import DESCRIPTOR_SIZE, MAX_EXAMPLE_POINT_BYTES, POINT_BYTES, Provenance
 from app.errors import CorruptModelSet
 
@@ -33,6 +35,13 @@ class SynthesisParts:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectorParts:
+    networks: Mapping[int, bytes]  # ONNX, by the side of the squares that each takes, rising
+    dim: int  # of an embedding of a region
+    width: float  # of the Gaussians around representatives
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModelSet:
     name: str
     model_set: ModelSet
@@ -42,6 +51,7 @@ class LoadedModelSet:
     preprocessing: str  # what the network does to pixels, in words
     points: PointSettings
     synthesis: SynthesisParts | None  # None: nothing is made of an example
+    detector: DetectorParts | None  # None: scenes are searched for print alone
 
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # plain: a manifest cannot reach outside its folder
@@ -79,6 +89,25 @@ class _Synthesis(_Strict):
     made: Annotated[int, Field(ge=1, le=1024)]
 
 
+class _DetectorNetwork(_File):
+    side_px: Annotated[int, Field(ge=8)]
+
+
+class _Detector(_Strict):
+    networks: Annotated[tuple[_DetectorNetwork, ...], Field(min_length=1)]
+    dim: Annotated[int, Field(ge=1)]
+    width: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    calibration: dict[str, Any]  # the domain reads it
+
+    @field_validator("networks")
+    @classmethod
+    def _of_rising_sides(cls, networks: tuple[_DetectorNetwork, ...]) -> tuple[_DetectorNetwork, ...]:
+        sides = [network.side_px for network in networks]
+        if sides != sorted(set(sides)):
+            raise ValueError(f"sides rise from one network to the next, unlike {sides}")
+        return networks
+
+
 class _Training(_Strict):
     command: str
     commit: str
@@ -92,6 +121,7 @@ class _Manifest(_Strict):
     points: _Points
     cohort: _File
     synthesis: _Synthesis | None = None
+    detector: _Detector | None = None
     calibration: dict[str, Any]  # the domain reads it
     training: _Training  # where it came from; no part of what it is
 
@@ -108,12 +138,13 @@ def read_model_set(folder: Path, *, synthesis: bool = True) -> LoadedModelSet:
     return LoadedModelSet(
         name=manifest.name,
         model_set=ModelSet(
-            id=_hash_of(manifest.model_dump(mode="json", exclude={"training"}))[:16],
+            id=_id_of(manifest),
             provenance=_provenance_of(manifest),
             calibration=_calibration_of(manifest),
             view_shares=manifest.embedding.view_shares,
             cohort=_read_cohort(folder, manifest),
             real_share=1.0 if manifest.synthesis is None else manifest.synthesis.real_share,
+            detector=None if manifest.detector is None else _detector_settings(manifest.detector),
         ),
         embedding_network=network,
         side_px=manifest.embedding.side_px,
@@ -126,6 +157,7 @@ def read_model_set(folder: Path, *, synthesis: bool = True) -> LoadedModelSet:
             words=_read_words(folder, manifest),
         ),
         synthesis=None if manifest.synthesis is None else _read_synthesis(folder, manifest.synthesis),
+        detector=None if manifest.detector is None else _read_detector(folder, manifest.detector),
     )
 
 
@@ -146,6 +178,8 @@ def check_files(folder: Path) -> list[FileCheck]:
     if manifest.synthesis is not None:
         parts = manifest.synthesis
         files |= {"delta-encoder": parts.encoder, "delta-decoder": parts.decoder, "deltas": parts.deltas}
+    if manifest.detector is not None:
+        files |= {f"detector-{network.side_px}": network for network in manifest.detector.networks}
     return [_check(folder, use, wanted) for use, wanted in files.items()]
 
 
@@ -181,8 +215,14 @@ def _read(path: Path) -> bytes:
         raise CorruptModelSet(f"{path} of the model set cannot be read: {error.strerror}.") from error
 
 
+def _id_of(manifest: _Manifest) -> str:
+    # Without a detector it is what it was before there were any.
+    left_out = {"training"} if manifest.detector else {"training", "detector"}
+    return _hash_of(manifest.model_dump(mode="json", exclude=left_out))[:16]
+
+
 def _provenance_of(manifest: _Manifest) -> Provenance:
-    """All that an embedding depends on, all that a threshold depends on beside embeddings, and all that points depend on."""
+    """All that an embedding depends on, all that a threshold depends on beside embeddings, and all that points and regions do."""
     embedding = manifest.embedding.model_dump(mode="json", include={"sha256", "side_px", "view_shares"})
     points = manifest.points.model_dump(mode="json", exclude={"words": {"file"}})
     return Provenance(
@@ -195,12 +235,29 @@ def _provenance_of(manifest: _Manifest) -> Provenance:
             }
         ),
         points=_hash_of(points),
+        detector="" if manifest.detector is None else _hash_of(_made_by(manifest.detector)),
     )
+
+
+def _made_by(detector: _Detector) -> dict[str, Any]:
+    networks = [{"side_px": network.side_px, "sha256": network.sha256} for network in detector.networks]
+    return {"networks": networks, "shares": SHARES}
 
 
 def _calibration_of(manifest: _Manifest) -> Calibration:
     try:
         return calibration_from_json(manifest.calibration)
+    except ValueError as error:
+        raise CorruptModelSet(f"manifest.json cannot be used: {error}") from error
+
+
+def _detector_settings(detector: _Detector) -> DetectorSettings:
+    return DetectorSettings(detector.width, _region_calibration_of(detector))
+
+
+def _region_calibration_of(detector: _Detector) -> RegionCalibration:
+    try:
+        return region_calibration_from_json(detector.calibration)
     except ValueError as error:
         raise CorruptModelSet(f"manifest.json cannot be used: {error}") from error
 
@@ -229,6 +286,11 @@ def _read_synthesis(folder: Path, wanted: _Synthesis) -> SynthesisParts:
     if deltas.dtype != np.float32 or deltas.ndim != 2 or 0 in deltas.shape or not np.isfinite(deltas).all():
         raise CorruptModelSet(f"{wanted.deltas.file} holds {deltas.dtype} {deltas.shape}, not finite float32 (1 or more, code).")
     return SynthesisParts(_read_checked(folder, wanted.decoder), deltas, wanted.made)
+
+
+def _read_detector(folder: Path, wanted: _Detector) -> DetectorParts:
+    networks = {network.side_px: _read_checked(folder, network) for network in wanted.networks}
+    return DetectorParts(networks, wanted.dim, wanted.width)
 
 
 def _read_array(folder: Path, wanted: _File) -> NDArray[Any]:

@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
-from app.adapters.model_set import LoadedModelSet, SynthesisParts
+from app.adapters.images import squared
+from app.adapters.model_set import DetectorParts, LoadedModelSet, SynthesisParts
+from app.domain.posterior import Fit, Regions
 from app.domain.representatives import Synthesize, no_synthesis
 from app.domain.values import Embeddings, FloatArray, PixelArray
 from app.errors import CorruptModelSet, InvalidSettings
@@ -15,6 +17,8 @@ from app.errors import CorruptModelSet, InvalidSettings
 Device = Literal["cpu", "cuda", "auto"]
 
 OUTPUTS = ["embedding", "features", "dense"]
+REGION_OUTPUTS = ["objectness", "boxes", "embeddings"]
+WIDTH_TOLERANCE = 1e-4  # a network says the width of its Gaussians to six digits
 UNIT_TOLERANCE = 1e-3  # of a length; half precision inside a network leaves about as much
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -91,6 +95,59 @@ def open_synthesizer(loaded: LoadedModelSet) -> Synthesize:
     return decoder
 
 
+class RegionNetwork:
+    """A detector for squares of one side: input uint8 (1, side, side, 3) RGB, outputs as in `Regions`, (1, …) each."""
+
+    def __init__(self, network: bytes, *, threads: int = 1, device: Device = "cpu") -> None:
+        """CorruptModelSet for any other kind of network."""
+        self._session = _open(network, threads=threads, device=device, name="detector")
+        self._input, self.side_px, self.dim = _shape_of_detector(self._session)
+        width = self._session.get_modelmeta().custom_metadata_map.get("width")
+        self.width = None if width is None else float(width)  # of the Gaussians it was trained with; None: it does not say
+
+    def __call__(self, pixels: PixelArray) -> Regions:
+        """A picture (h, w, 3) of any shape -> regions in its pixels."""
+        height, width = pixels.shape[:2]
+        fit = Fit(width, height, self.side_px)
+        outputs = self._session.run(REGION_OUTPUTS, {self._input: squared(pixels, fit)[np.newaxis]})
+        objectness, boxes, embeddings = (output[0] for output in outputs)
+        return Regions(fit.to_picture(boxes), objectness, _unit(embeddings, name="detector"))
+
+
+class OnnxDetector:
+    """The detector of a model set: a network for each side."""
+
+    def __init__(self, parts: DetectorParts, *, threads: int = 1, device: Device = "cpu") -> None:
+        """CorruptModelSet when a network is not as the manifest says."""
+        self._networks = {
+            side_px: RegionNetwork(network, threads=threads, device=device) for side_px, network in parts.networks.items()
+        }
+        self.sides_px = tuple(self._networks)
+        for side_px, network in self._networks.items():
+            _check_detector(network, side_px, parts)
+
+    def __call__(self, pixels: PixelArray, side_px: int) -> Regions:
+        return self._networks[side_px](pixels)
+
+
+def open_detector(loaded: LoadedModelSet, *, threads: int, device: Device) -> OnnxDetector | None:
+    """The detector of a model set, if it has one. CorruptModelSet when it is not as its manifest says."""
+    return None if loaded.detector is None else OnnxDetector(loaded.detector, threads=threads, device=device)
+
+
+def _check_detector(network: RegionNetwork, side_px: int, parts: DetectorParts) -> None:
+    if (network.side_px, network.dim) != (side_px, parts.dim):
+        raise CorruptModelSet(
+            f"The detector takes {network.side_px} pixels a side and gives embeddings of {network.dim} numbers; "
+            f"its manifest says {side_px} and {parts.dim}."
+        )
+    if network.width is not None and abs(network.width - parts.width) > WIDTH_TOLERANCE:
+        raise CorruptModelSet(
+            f"The detector for {side_px} pixels was trained with Gaussians of width {network.width}; "
+            f"its manifest says {parts.width}."
+        )
+
+
 def _open(
     network: bytes, *, threads: int = 1, device: Device = "cpu", name: str = "embedding network"
 ) -> onnxruntime.InferenceSession:
@@ -127,6 +184,24 @@ def _shape_of(session: onnxruntime.InferenceSession) -> tuple[str, int, int]:
                 return name, height, dim
     raise CorruptModelSet(
         f"The embedding network takes {inputs} and gives {outputs}, not uint8 (n, side, side, 3) and {', '.join(OUTPUTS)}."
+    )
+
+
+def _shape_of_detector(session: onnxruntime.InferenceSession) -> tuple[str, int, int]:
+    """The same of a detector."""
+    inputs = [(entry.name, entry.type, entry.shape) for entry in session.get_inputs()]
+    outputs = {entry.name: entry.shape for entry in session.get_outputs()}
+    match inputs, outputs:
+        case [(str(name), "tensor(uint8)", [1, int(height), int(width), 3])], {
+            "objectness": [1, int(regions)],
+            "boxes": [1, int(boxes), 4],
+            "embeddings": [1, int(embeddings), int(dim)],
+        }:
+            if height == width and regions == boxes == embeddings and regions > 0:
+                return name, height, dim
+    raise CorruptModelSet(
+        f"The detector takes {inputs} and gives {outputs}, not uint8 (1, side, side, 3) and "
+        "objectness (1, m), boxes (1, m, 4), embeddings (1, m, e)."
     )
 
 

@@ -3,7 +3,8 @@
 A record is a prefix, a JSON header that says everything but the arrays, and the arrays as raw little-endian numbers. The checksum
 is there because a flipped bit in a vector would be a silently wrong answer. No pickle: a record is only data.
 
-Format 1 had no points. It is read as what it was: examples without points, class models of a provenance without them.
+Format 1 had no points. It is read as what it was: examples without points, class models of a provenance without them. Format 4
+has what a detector makes of examples. What has none of that is still written in format 2, so that older versions can read it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,26 @@ from app.domain.changes import (
     ExamplesAdded,
     Receipt,
 )
-from app.domain.values import DESCRIPTOR_SIZE, Box, ClassModel, ClassState, Example, FloatArray, Points, Provenance
+from app.domain.values import (
+    DESCRIPTOR_SIZE,
+    Box,
+    ClassModel,
+    ClassState,
+    Example,
+    FloatArray,
+    HalfArray,
+    Points,
+    Provenance,
+    no_regions,
+)
 from app.errors import IncompatibleStore, StoreUnavailable
 
 Fields = dict[str, Any]
 Bytes = NDArray[np.uint8]
 
-FORMAT = 2
-READABLE_FORMATS = (1, FORMAT)
+FORMAT = 4
+WITHOUT_REGIONS = 2
+READABLE_FORMATS = (1, WITHOUT_REGIONS, FORMAT)  # none is another with a flipped bit: the checksum does not cover the format
 PREFIX = struct.Struct("<II")  # format; CRC-32 of all that follows
 HEADER_SIZE = struct.Struct("<I")  # bytes of the header, with its padding
 STEP_BYTES = 4  # arrays begin on a multiple of it, so that numpy can use them in place; the header counts in it
@@ -47,6 +60,7 @@ class _Arrays:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.format = WITHOUT_REGIONS
 
     def add_vectors(self, vectors: FloatArray) -> Fields:
         return {"at": self._add(vectors.astype("<f4").tobytes()), "shape": vectors.shape}
@@ -55,6 +69,10 @@ class _Arrays:
         # Descriptors last: they are bytes, and the others stay on whole numbers whatever the count.
         parts = (points.places.astype("<u2"), points.words.astype("<u2"), points.descriptors)
         return {"at": self._add(b"".join(part.tobytes() for part in parts)), "count": len(points)}
+
+    def add_regions(self, regions: HalfArray) -> Fields:
+        self.format = FORMAT
+        return {"at": self._add(regions.astype("<f2").tobytes()), "shape": regions.shape}
 
     def _add(self, data: bytes) -> int:
         at = len(self.data) // STEP_BYTES
@@ -169,13 +187,14 @@ def _change_fields(change: Change, arrays: _Arrays) -> Fields:
 
 def _example_fields(example: Example, arrays: _Arrays) -> Fields:
     box = example.box
-    return {
+    fields = {
         "id": example.id,
         "box": [box.x, box.y, box.width, box.height],
         "embedding": arrays.add_vectors(example.embedding),
         "spread": example.spread,
         "points": arrays.add_points(example.points),
     }
+    return fields if not len(example.regions) else fields | {"regions": arrays.add_regions(example.regions)}
 
 
 def _examples(fields: list[Fields], data: Bytes) -> tuple[Example, ...]:
@@ -184,25 +203,43 @@ def _examples(fields: list[Fields], data: Bytes) -> tuple[Example, ...]:
 
 def _example(fields: Fields, data: Bytes) -> Example:
     points = _points(fields["points"], data) if "points" in fields else Points.none()
-    return Example(fields["id"], Box(*fields["box"]), _vectors(fields["embedding"], data), fields["spread"], points)
+    return Example(
+        id=fields["id"],
+        box=Box(*fields["box"]),
+        embedding=_vectors(fields["embedding"], data),
+        spread=fields["spread"],
+        points=points,
+        regions=_regions(fields, data),
+    )
 
 
 def _model_fields(model: ClassModel | None, arrays: _Arrays) -> Fields | None:
     if model is None:
         return None
-    return {
+    provenance = model.provenance
+    fields = {
         "representatives": arrays.add_vectors(model.representatives),
         "spread": model.spread,
         "threshold": model.threshold,
-        "networks": model.provenance.networks,
-        "calibration": model.provenance.calibration,
-        "points": model.provenance.points,
+        "networks": provenance.networks,
+        "calibration": provenance.calibration,
+        "points": provenance.points,
     }
+    if not provenance.detector:
+        return fields
+    # Even if it has seen no example, because no crop is stored: it has been asked.
+    return fields | {"detector": provenance.detector, "regions": arrays.add_regions(model.regions)}
 
 
 def _model(fields: Fields, data: Bytes) -> ClassModel:
-    provenance = Provenance(fields["networks"], fields["calibration"], fields.get("points", ""))
-    return ClassModel(_vectors(fields["representatives"], data), fields["spread"], fields["threshold"], provenance)
+    provenance = Provenance(fields["networks"], fields["calibration"], fields.get("points", ""), fields.get("detector", ""))
+    return ClassModel(
+        representatives=_vectors(fields["representatives"], data),
+        spread=fields["spread"],
+        threshold=fields["threshold"],
+        provenance=provenance,
+        regions=_regions(fields, data),
+    )
 
 
 def _model_or_none(fields: Fields | None, data: Bytes) -> ClassModel | None:
@@ -211,6 +248,12 @@ def _model_or_none(fields: Fields | None, data: Bytes) -> ClassModel | None:
 
 def _vectors(place: Fields, data: Bytes) -> FloatArray:
     return _array(data, place["at"] * STEP_BYTES, "<f4", place["shape"])
+
+
+def _regions(fields: Fields, data: Bytes) -> HalfArray:
+    if "regions" not in fields:
+        return no_regions()
+    return _array(data, fields["regions"]["at"] * STEP_BYTES, "<f2", fields["regions"]["shape"])
 
 
 def _points(place: Fields, data: Bytes) -> Points:
@@ -235,7 +278,7 @@ def _seal(fields: Fields, arrays: _Arrays) -> bytes:
     header = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
     header += b" " * (-len(header) % STEP_BYTES)
     content = HEADER_SIZE.pack(len(header)) + header + arrays.data
-    return PREFIX.pack(FORMAT, zlib.crc32(content)) + content
+    return PREFIX.pack(arrays.format, zlib.crc32(content)) + content
 
 
 def _open(record: bytes) -> tuple[Fields, Bytes]:

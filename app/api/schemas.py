@@ -264,7 +264,7 @@ class SizeOut(Outgoing):
 
 class DetectionOut(Outgoing):
     class_name: ClassName
-    box: BoxShape = Field(description="Upright hull of the quad, clipped to the picture.")
+    box: BoxShape = Field(description="Upright hull of the quad, or what a detector sees; clipped to the picture.")
     similarity: Similarity = Field(description="Of what is in the box.")
     probability: float = Field(ge=0, le=1, description="That this is a thing of this class.")
     outcome: Outcome = Field(description="match or doubtful.")
@@ -273,7 +273,7 @@ class DetectionOut(Outgoing):
     threshold: Similarity
     quad: list[tuple[float, float]] | None = Field(
         description="Where the corners of the first example in `evidence` land, the top left one first, clockwise; it may reach "
-        "outside of the picture."
+        "outside of the picture. Null where nothing is proved, and a detector sees the thing."
     )
     evidence: list[EvidenceOut]
 

@@ -21,6 +21,7 @@ from app.domain.values import FloatArray
 from app.domain.verification import Found
 
 CALIBRATED_CLASSES = 20  # in a gallery of so many, `target_far` of one class comes to 1 % of all pictures of nothing enrolled
+LEAST_PROBABILITY = 1e-6  # of a detector's that is told apart from none: none alone must not outweigh all else
 MOST_EXAMPLES_CALIBRATED = 10  # training measures up to 5, and its logarithmic law is trusted to twice that
 
 
@@ -67,6 +68,39 @@ class ProofCalibration:
         # The similarity of the whole picture has no part in it: around a thing that fills a corner it says little, and what it
         # could say the look of the place says better (docs/adr/0015).
         return self.bias + strength
+
+
+@dataclass(frozen=True, slots=True)
+class RegionCalibration:
+    """What it means that a detector sees a class at a box. No weight is negative, as with proofs.
+
+    The numbers are to be fitted when there is a trained detector, by logistic regression over the boxes that are looked at in
+    renders and in photographs of sources held out from training: does the box hold a thing of the class (overlap of a half or
+    more), given the log-odds of its look alone, ln of RepMet's posterior, ln of objectness. `line` and `doubtful_line` then
+    follow from a stated rate of false accepts in scenes that show nothing enrolled, as those of proofs do.
+    """
+
+    looked_from: float  # score of the detector, 0 to 1, from which a box is worth the look
+    bias: float  # log-odds of a match: this, and what follows
+    look: float  # for each unit of the log-odds of the look of what is in the box
+    log_posterior: float  # for each unit of ln(posterior of the class in the detector's space)
+    log_objectness: float  # for each unit of ln(objectness)
+    line: float  # log-odds from which a class is accepted without a proof
+    doubtful_line: float  # and from which a person should decide
+    ambiguous_margin: float  # log-odds: two classes at one place nearer to each other than this cannot be told apart
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.looked_from < 1:
+            raise ValueError(f"looked_from is a score from 0 to 1, not {self.looked_from}")
+        if min(self.look, self.log_posterior, self.log_objectness) < 0:
+            raise ValueError("the weights look, log_posterior and log_objectness are not negative")
+        if self.doubtful_line > self.line or self.ambiguous_margin < 0:
+            raise ValueError("doubtful_line is not above line, and ambiguous_margin is not negative")
+
+    def log_odds(self, by_look: float, *, posterior: float, objectness: float) -> float:
+        """That a box shows a class: of the log-odds of its look alone, and both probabilities of the detector."""
+        seen = self.log_posterior * _ln(posterior) + self.log_objectness * _ln(objectness)
+        return round(self.bias + self.look * by_look + seen, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +190,17 @@ def calibration_from_json(data: object) -> Calibration:
     return Calibration(**numbers, proof=ProofCalibration(**proofs), warnings=WarningLimits(**limits))
 
 
+def region_calibration_from_json(data: object) -> RegionCalibration:
+    """As `calibration_from_json`."""
+    path = "detector.calibration"
+    numbers = _object(data, path=path)
+    _check_numbers(numbers, {field.name for field in fields(RegionCalibration)}, path=path)
+    try:
+        return RegionCalibration(**numbers)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def _object(data: object, *, path: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise ValueError(f"{path} is not an object")
@@ -169,6 +214,10 @@ def _check_numbers(entries: Mapping[str, Any], names: set[str], *, path: str) ->
         # bool is a kind of int to Python, not to whoever wrote the manifest.
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{path}.{name} is not a finite number: {value!r}")
+
+
+def _ln(probability: float) -> float:
+    return math.log(max(probability, LEAST_PROBABILITY))
 
 
 def _log(examples: int) -> float:

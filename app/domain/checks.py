@@ -173,9 +173,10 @@ def _few_points(example: Example, limits: WarningLimits) -> ExampleWarning | Non
     count = len(example.points)
     if count >= limits.few_points:
         return None
+    detail = "There is little print in this picture: the class will be known by its look alone"
     return ExampleWarning(
         WarningCode.FEW_POINTS,
-        "There is little print in this picture: the class will be known by its look alone, and /detect will not find it.",
+        f"{detail}." if len(example.regions) else f"{detail}, and /detect will not find it.",
         value=count,
         limit=limits.few_points,
     )

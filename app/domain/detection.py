@@ -1,13 +1,14 @@
-"""Things in a scene: where to look for them, which of many proofs speak of one place, and which class is there.
+"""Things in a scene: where to look for them, which of many proofs and boxes speak of one place, and which class is there.
 
 One thing is proved many times over: by several examples of its class, in overlapping tiles, and by classes that share its print.
-Callers cap what comes in, so that quads may be compared pair by pair.
+A detector, where there is one, sees it too, and what has no print it alone sees. Callers cap what comes in, so that quads may be
+compared pair by pair.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -15,10 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration, ProofCalibration
-from app.domain.decision import SAME_PLACE, Ranked
-from app.domain.values import Box, Evidence, Outcome, Reason
-from app.domain.verification import Finds, Found, clipped, overlap, polygon_area
+from app.domain.calibration import ProofCalibration, probability_of
+from app.domain.decision import SAME_PLACE, Ranked, rank
+from app.domain.model_set import ModelSet
+from app.domain.posterior import probability_at
+from app.domain.values import Box, ClassState, Evidence, FloatArray, Outcome, Reason
+from app.domain.verification import NO_FINDS, Finds, Found, clipped, overlap, polygon_area
 
 DoubleArray = NDArray[np.float64]
 Quad = tuple[tuple[float, float], ...]
@@ -76,14 +79,58 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SeenRegion:
+    """A box of a scene in which a detector sees a thing."""
+
+    quad: DoubleArray  # (4, 2) corners of the box
+    objectness: float  # 0 to 1
+    embedding: FloatArray  # (e,) in the detector's space
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spotting:
+    """A class that a detector sees somewhere in a scene."""
+
+    class_name: str
+    region: SeenRegion
+    score: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """Where something was seen that may be a thing of any of these classes."""
 
-    quad: DoubleArray  # (4, 2)
+    quad: DoubleArray  # (4, 2) of a proof, or else of the region
     class_names: tuple[str, ...]  # the first is the one whose quad it is
+    region: SeenRegion | None = None  # what a detector sees there
+    is_box: bool = False  # it is a detector's: nothing is proved, and others lie in it as their hulls do
 
     def shows(self, class_name: str, quad: DoubleArray) -> bool:
-        return _is_one_thing(self.quad, quad) if class_name == self.class_names[0] else _is_one_place(self.quad, quad)
+        return _shows(self.class_names[0], self.quad, class_name, _hull(quad) if self.is_box else quad)
+
+    def shows_region(self, spotting: Spotting) -> bool:
+        return _shows(self.class_names[0], _hull(self.quad), spotting.class_name, spotting.region.quad)
+
+    def seen_as(self, spotting: Spotting) -> Place:
+        """With a class that it may be too. The first region is the one that counts: the strongest."""
+        names = self.class_names if spotting.class_name in self.class_names else (*self.class_names, spotting.class_name)
+        return replace(self, class_names=names, region=self.region or spotting.region)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A class that a place may show, and where exactly."""
+
+    ranked: Ranked
+    quad: DoubleArray  # (4, 2) of its strongest proof; of a detector's box where nothing is proved
+
+    @property
+    def is_box(self) -> bool:
+        return not self.ranked.found
+
+    @property
+    def class_name(self) -> str:
+        return self.ranked.candidate.class_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +145,14 @@ class Judged:
 @dataclass(frozen=True, slots=True)
 class Detection:
     class_name: str
-    box: Box  # upright hull of the quad, clipped to the picture
+    box: Box  # upright hull of the quad, or what the detector sees; clipped to the picture
     similarity: float  # of what is there, -1 to 1
     probability: float  # 0 to 1, calibrated
     outcome: Outcome  # match or doubtful
     reason: Reason | None  # why it is no match
     accepted: bool
     threshold: float
-    quad: Quad | None  # may reach outside of the picture
+    quad: Quad | None  # may reach outside of the picture; None where nothing is proved
     evidence: tuple[Evidence, ...]
 
 
@@ -145,6 +192,75 @@ def places_of(sightings: Iterable[Sighting], most: int) -> list[Place]:
     return places[:most]
 
 
+def corners_of(boxes: FloatArray, view: Box, longest: int) -> DoubleArray:
+    """Boxes (m, 4) in pixels of a view -> quads (m, 4, 2) in longest sides of the picture around it, as in `seen_from`."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64)
+    return np.asarray((corners + np.array([view.x, view.y])) / longest)
+
+
+def with_regions(places: Sequence[Place], spottings: Iterable[Spotting], most: int) -> list[Place]:
+    """Places of proofs, and what a detector sees, strongest first -> the same with regions, and `most` new ones after them."""
+    joined = list(places)
+    for spotting in spottings:
+        known = next((position for position, place in enumerate(joined) if place.shows_region(spotting)), None)
+        if known is not None:
+            joined[known] = joined[known].seen_as(spotting)
+        elif len(joined) < len(places) + most:
+            joined.append(Place(spotting.region.quad, (spotting.class_name,), spotting.region, is_box=True))
+    return joined
+
+
+def placed_at(
+    place: Place,
+    scored: Sequence[tuple[ClassState, float]],
+    finds: Finds,
+    region_similarities: Mapping[str, float],
+    model_set: ModelSet,
+    *,
+    classes: int,
+) -> list[Placed]:
+    """The classes of a place that are worth a person's look.
+
+    Given are classes with their similarities to its pixels, what of their print was found there, and how near its region is to
+    those that the detector knows. `classes` is the number of all that competed. The region counts beside the look where nothing
+    is proved; what a proof says it may raise, never lower.
+    """
+    proofs = model_set.calibration.proof
+    ranked = rank(scored, finds, model_set.calibration, classes=classes)
+    proved = {one.candidate.class_name: one for one in ranked if one.strength >= proofs.doubtful_line}
+    seen = _seen_at(place, scored, region_similarities, model_set, classes=classes)
+    placed = [Placed(_raised(one, seen.pop(name, None)), one.found[0].proof.quad) for name, one in proved.items()]
+    if place.region is not None and model_set.detector is not None:
+        line, quad = model_set.detector.calibration.doubtful_line, place.region.quad
+        placed += [Placed(one, quad) for one in seen.values() if one.log_odds >= line]
+    return placed
+
+
+def _seen_at(
+    place: Place,
+    scored: Sequence[tuple[ClassState, float]],
+    region_similarities: Mapping[str, float],
+    model_set: ModelSet,
+    *,
+    classes: int,
+) -> dict[str, Ranked]:
+    """By name, the classes that the detector knows, by the look of a place and its region together."""
+    if place.region is None or model_set.detector is None:
+        return {}
+    calibration, thresholds = model_set.detector.calibration, {state.name: state.user_threshold for state, _ in scored}
+    seen = {}
+    for look in rank(scored, NO_FINDS, model_set.calibration, classes=classes):
+        name, candidate = look.candidate.class_name, look.candidate
+        if name in region_similarities:
+            posterior = probability_at(region_similarities[name], model_set.detector.width)
+            log_odds = calibration.log_odds(look.log_odds, posterior=posterior, objectness=place.region.objectness)
+            # What a user asks of the similarity of a class holds here, too; the computed threshold is a part of the log-odds.
+            threshold = thresholds[name]
+            is_alike = threshold is None or candidate.similarity >= threshold
+            seen[name] = _with_log_odds(look, log_odds, accepted=is_alike and log_odds >= calibration.line)
+    return seen
+
+
 def finds_at(place: Place, finds: Finds, calibration: ProofCalibration) -> dict[str, list[Found]]:
     """What was found at a place, of all that was found in its pixels, less what is explained by something else there."""
     everything = [(name, found) for name, several in finds.items() for found in several]
@@ -156,17 +272,17 @@ def finds_at(place: Place, finds: Finds, calibration: ProofCalibration) -> dict[
     return kept
 
 
-def judge(ranked: Sequence[Ranked], calibration: Calibration) -> list[Judged]:
-    """Candidates with a proof each -> the best of each place, and those that cannot be told from it; most probable first."""
+def judge(placed: Sequence[Placed], model_set: ModelSet) -> list[Judged]:
+    """Candidates -> the best of each place, and those that cannot be told from it; most probable first."""
     kept: list[int] = []
     ambiguous: set[int] = set()
-    for position in sorted(range(len(ranked)), key=lambda position: _order_at_a_place(ranked[position])):
-        better = [other for other in kept if _are_at_one_place(ranked[other], ranked[position])]
-        if all(_cannot_be_told_apart(ranked[other], ranked[position], calibration) for other in better):
+    for position in sorted(range(len(placed)), key=lambda position: _order_at_a_place(placed[position].ranked)):
+        better = [other for other in kept if _are_at_one_place(placed[other], placed[position])]
+        if all(_cannot_be_told_apart(placed[other], placed[position], model_set) for other in better):
             kept.append(position)
             ambiguous |= {position, *better} if better else set()
-    judged = [_judged(position, ranked[position], position in ambiguous) for position in kept]
-    return sorted(judged, key=lambda one: (-ranked[one.position].log_odds, ranked[one.position].candidate.class_name))
+    judged = [_judged(position, placed[position].ranked, position in ambiguous) for position in kept]
+    return sorted(judged, key=lambda one: (-placed[one.position].ranked.log_odds, placed[one.position].class_name))
 
 
 def box_of(quad: Quad | DoubleArray, width: int, height: int) -> Box:
@@ -199,6 +315,28 @@ def _is_one_place(one: DoubleArray, other: DoubleArray) -> bool:
     return _are_near(one, other) and overlap(one, other) > SAME_PLACE
 
 
+def _with_log_odds(one: Ranked, log_odds: float, *, accepted: bool) -> Ranked:
+    candidate = replace(one.candidate, probability=probability_of(log_odds), accepted=accepted)
+    return replace(one, candidate=candidate, log_odds=log_odds)
+
+
+def _raised(proved: Ranked, seen: Ranked | None) -> Ranked:
+    if seen is None:
+        return proved
+    log_odds, accepted = max(proved.log_odds, seen.log_odds), proved.candidate.accepted or seen.candidate.accepted
+    return _with_log_odds(proved, log_odds, accepted=accepted)
+
+
+def _shows(class_name: str, quad: DoubleArray, other_name: str, other: DoubleArray) -> bool:
+    return _is_one_thing(quad, other) if other_name == class_name else _is_one_place(quad, other)
+
+
+def _hull(quad: DoubleArray) -> DoubleArray:
+    """Upright, (4, 2)."""
+    (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+
+
 def _explains(other: Found, found: Found, calibration: ProofCalibration) -> bool:
     """Whether the same points prove another class better, elsewhere: a part of the print of one thing stands on many others."""
     used = found.proof.used
@@ -214,21 +352,27 @@ def _are_near(one: DoubleArray, other: DoubleArray) -> bool:
     return bool((one.max(axis=0) > other.min(axis=0)).all() and (other.max(axis=0) > one.min(axis=0)).all())
 
 
-def _are_at_one_place(one: Ranked, other: Ranked) -> bool:
-    is_one = _is_one_thing if one.candidate.class_name == other.candidate.class_name else _is_one_place
-    return is_one(one.found[0].proof.quad, other.found[0].proof.quad)
+def _are_at_one_place(one: Placed, other: Placed) -> bool:
+    quads = one.quad, other.quad
+    if one.is_box or other.is_box:
+        quads = _hull(one.quad), _hull(other.quad)
+    return _shows(one.class_name, quads[0], other.class_name, quads[1])
 
 
 def _order_at_a_place(one: Ranked) -> tuple[bool, float, str]:
     return not one.proved, -one.log_odds, one.candidate.class_name
 
 
-def _cannot_be_told_apart(best: Ranked, other: Ranked, calibration: Calibration) -> bool:
-    if best.candidate.class_name == other.candidate.class_name:
+def _cannot_be_told_apart(best: Placed, other: Placed, model_set: ModelSet) -> bool:
+    if best.class_name == other.class_name:
         return False
     # A proof decides between looks that are alike, and what is accepted over what is not.
-    alike = (best.proved, best.candidate.accepted) == (other.proved, other.candidate.accepted)
-    return alike and best.log_odds - other.log_odds < calibration.proof.ambiguous_margin
+    one, two = best.ranked, other.ranked
+    alike = (one.proved, one.candidate.accepted) == (two.proved, two.candidate.accepted)
+    margin = model_set.calibration.proof.ambiguous_margin
+    if model_set.detector is not None and best.is_box and other.is_box:
+        margin = model_set.detector.calibration.ambiguous_margin
+    return alike and one.log_odds - two.log_odds < margin
 
 
 def _judged(position: int, one: Ranked, is_ambiguous: bool) -> Judged:

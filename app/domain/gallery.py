@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.changes import Committed, Snapshot, fold_change
+from app.domain.posterior import Known, similarities_to
 from app.domain.values import ClassState, FloatArray
 
 Mask = NDArray[np.bool_]
@@ -71,14 +72,16 @@ class NumpyIndex:
 class Block:
     """Classes in the order of their names, their representatives in consecutive rows.
 
-    Only class models made by `networks` have rows, so that vectors of two model sets never meet in one index.
+    Only class models made by `networks` have rows, so that vectors of two model sets never meet in one index. `known` are those
+    that `detector` has seen examples of too, in its space; None when there is no such class.
     """
 
-    def __init__(self, classes: Iterable[ClassState], networks: str) -> None:
+    def __init__(self, classes: Iterable[ClassState], networks: str, detector: str) -> None:
         """`classes` come sorted by name, each name once."""
         self.classes: dict[str, ClassState] = {state.name: state for state in classes}
         self.names = tuple(self.classes)
         self._searchable = _searchable(self.classes.values(), networks)
+        self.known = _known(self._searchable, detector)
         counts = [len(vectors) for _, vectors in self._searchable]
         self._most_rows = max(counts, default=0)  # of one class
         self._owners = np.repeat(np.arange(len(counts)), counts)  # (n,) position in _searchable of the class of each row
@@ -134,24 +137,45 @@ def _searchable(classes: Iterable[ClassState], networks: str) -> list[tuple[Clas
     ]
 
 
+def _known(searchable: Iterable[tuple[ClassState, FloatArray]], detector: str) -> Known | None:
+    """Classes in the space of a detector, of those that it has seen examples of."""
+    seen = [(state.name, regions) for state, _ in searchable if (regions := _regions_of(state, detector)) is not None]
+    return Known.of(seen) if seen else None
+
+
+def _regions_of(state: ClassState, detector: str) -> FloatArray | None:
+    """Representatives (r, e) in the space of a detector, of unit length; None when it has seen no example of the class."""
+    if state.model is None or not _is_known(state, detector):
+        return None
+    regions = state.model.regions.astype(np.float32)
+    return np.asarray(regions / np.linalg.norm(regions, axis=1, keepdims=True))
+
+
+def _is_known(state: ClassState, detector: str) -> bool:
+    if not detector or state.model is None:
+        return False
+    return state.model.provenance.detector == detector and len(state.model.regions) > 0
+
+
 @dataclass(frozen=True, eq=False)
 class Gallery:
     """One version of a collection. Made by `empty` or `from_snapshot`, and from then on by `fold`."""
 
     version: int
     networks: str  # SHA-256 of the networks whose vectors are searched; classes of others are listed but never answer
+    detector: str  # and of the detector in whose space things are looked for in scenes; empty: there is none
     block: Block
     tail: Mapping[str, ClassState | None]  # classes changed since the block was made; None: removed
     valid: Mask  # (n,) rows of the block that still hold
 
     @classmethod
-    def empty(cls, networks: str) -> Gallery:
-        return cls.from_snapshot(Snapshot(0, ()), networks)
+    def empty(cls, networks: str, detector: str = "") -> Gallery:
+        return cls.from_snapshot(Snapshot(0, ()), networks, detector)
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot, networks: str) -> Gallery:
-        block = Block(snapshot.classes, networks)
-        return cls(snapshot.version, networks, block, {}, np.ones(block.size, np.bool_))
+    def from_snapshot(cls, snapshot: Snapshot, networks: str, detector: str = "") -> Gallery:
+        block = Block(snapshot.classes, networks, detector)
+        return cls(snapshot.version, networks, detector, block, {}, np.ones(block.size, np.bool_))
 
     def __len__(self) -> int:
         added = sum((state is not None) - (name in self.block.classes) for name, state in self.tail.items())
@@ -187,7 +211,7 @@ class Gallery:
             if state is not None:
                 tail[state.name] = state  # another name after a rename
             stale.append(name)
-        return Gallery(version, self.networks, self.block, tail, self.valid & ~self.block.mask_of(stale))
+        return replace(self, version=version, tail=tail, valid=self.valid & ~self.block.mask_of(stale))
 
     @property
     def needs_compaction(self) -> bool:
@@ -195,7 +219,7 @@ class Gallery:
 
     def compacted(self) -> Gallery:
         """The same classes in one new block. Takes time in proportion to all of them."""
-        return Gallery.from_snapshot(self.snapshot(), self.networks)
+        return Gallery.from_snapshot(self.snapshot(), self.networks, self.detector)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self.version, tuple(state for name in self.names() if (state := self.get(name)) is not None))
@@ -228,8 +252,48 @@ class Gallery:
         sims = similarities_of(query, [vectors for _, vectors in found])
         return [(state, sim) for (state, _), sim in zip(found, sims, strict=True)]
 
+    @property
+    def knows_regions(self) -> bool:
+        """Whether there is a class, or was when the block was made, that the detector can find in a scene. Costs little."""
+        return self.block.known is not None or any(
+            state is not None and _is_known(state, self.detector) for state in self.tail.values()
+        )
+
+    def region_similarities(
+        self, embeddings: FloatArray, among: frozenset[str] | None = None
+    ) -> tuple[tuple[str, ...], FloatArray]:
+        """Regions of a scene (m, e) -> classes that the detector knows, and similarities (m, classes) to each.
+
+        One product for the block and one for the tail, however many classes there are. -inf for a class that the tail has anew,
+        or that is not `among` those asked about. They propose classes; similarities that decide come from `similarities_at`.
+        """
+        names, parts = [], []
+        for block, gone in ((self.block, self.tail), (self._tail_block, ())):
+            if (known := block.known) is not None:
+                similarities = similarities_to(known, embeddings)
+                similarities[:, ~_asked(known, gone, among)] = -np.inf
+                names.append(known.class_names)
+                parts.append(similarities)
+        if not parts:
+            return (), np.empty((len(embeddings), 0), np.float32)
+        return tuple(chain(*names)), np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def similarities_at(self, embedding: FloatArray, names: Iterable[str]) -> dict[str, float]:
+        """Of a region (e,) to those of these classes that the detector knows."""
+        states = [self[name] for name in names]
+        known = {state.name: regions for state in states if (regions := _regions_of(state, self.detector)) is not None}
+        return dict(zip(known, similarities_of(embedding, list(known.values())), strict=True)) if known else {}
+
     @cached_property
     def _tail_block(self) -> Block:
         # Laid out at the first search, not at each fold: a follower that catches up folds many and searches none.
         changed = sorted((state for state in self.tail.values() if state is not None), key=lambda state: state.name)
-        return Block(changed, self.networks)
+        return Block(changed, self.networks, self.detector)
+
+
+def _asked(known: Known, gone: Iterable[str], among: frozenset[str] | None) -> Mask:
+    """(classes,) those that may be found."""
+    asked = np.full(len(known.class_names), among is None)
+    asked[known.numbers_of(among or ())] = True
+    asked[known.numbers_of(gone)] = False
+    return asked

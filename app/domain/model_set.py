@@ -7,8 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration
+from app.domain.calibration import Calibration, RegionCalibration
 from app.domain.values import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """What a detector says, in numbers that depend on how it was trained."""
+
+    width: float  # standard deviation of the Gaussians around representatives; see domain/posterior.py
+    calibration: RegionCalibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,7 @@ class ModelSet:
     view_shares: tuple[float, ...]  # of the support views; see domain/views.py
     cohort: NDArray[np.float64]  # (m, d) unit length: embeddings of things that nobody enrols
     real_share: float = 1.0  # of an example, beside what a synthesizer makes of it; 1 where nothing is made
+    detector: DetectorSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,8 +7,10 @@ Gaussians around them, background's what the best class leaves. One matrix produ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from app.domain.values import FloatArray
 
 MOST_REGIONS = 300  # of a view that are compared with classes
+MOST_CLASSES = 5  # of a region: among thousands many are near it, and one region must not take the place of all others
 SAME_BOX = 0.5  # overlap (IoU) from which two boxes of one class are of one thing
 SAME_REGION = 0.7  # from which two boxes, whatever is in them, are one proposal
 OBJECTNESS_SHARE = 0.5  # exponent of objectness beside the class's probability
@@ -51,7 +54,7 @@ class Regions:
         return likely.at(kept_boxes(likely.boxes, likely.objectness, largest_overlap=SAME_REGION)[:most])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Known:
     """Representatives of all classes, and whose each is."""
 
@@ -66,14 +69,23 @@ class Known:
         if not classes or 0 in counts:
             raise ValueError("a class is known by a representative or more, and there is a class or more")
         starts = np.cumsum([0, *counts[:-1]], dtype=np.int64)
-        return cls(tuple(name for name, _ in classes), np.concatenate([vectors for _, vectors in classes]), starts)
+        vectors = np.concatenate([vectors for _, vectors in classes], dtype=np.float32)
+        return cls(tuple(name for name, _ in classes), vectors, starts)
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name: number for number, name in enumerate(self.class_names)}
+
+    def numbers_of(self, names: Iterable[str]) -> list[int]:
+        """Of those of the names that are known, in `class_names`."""
+        return [self._numbers[name] for name in names if name in self._numbers]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
     """Boxes of classes, best first."""
 
-    class_numbers: NDArray[np.int64]  # (s,) in `Known.class_names`
+    class_numbers: NDArray[np.int64]  # (s,) columns of the similarities
     regions: NDArray[np.int64]  # (s,) where each stands in the regions
     similarities: FloatArray  # (s,) cosine to the nearest representative
     scores: FloatArray  # (s,) from 0 to 1: of the class and of there being a thing
@@ -90,27 +102,40 @@ def probabilities_of(similarities: FloatArray, width: float) -> FloatArray:
     return np.asarray(np.exp((similarities - 1) / (width * width)))
 
 
+def probability_at(similarity: float, width: float) -> float:
+    """The same of one similarity."""
+    return math.exp((similarity - 1) / (width * width))
+
+
 def background_of(probabilities: FloatArray) -> FloatArray:
     """Probabilities (m, classes) -> that of background (m,): what the best class leaves."""
     return np.asarray(1 - probabilities.max(axis=1))
 
 
-def see(regions: Regions, known: Known, *, width: float, least: float = 0.0, most: int = 100) -> Seen:
+def see(regions: Regions, similarities: FloatArray, *, width: float, least: float = 0.0, most: int = 100) -> Seen:
     """The `most` best boxes of classes whose score is above `least`; of one class each thing once.
 
-    `width` is the standard deviation of the Gaussians, as the network was trained with.
+    `similarities` (m, classes) are those of each region, -inf to a class that is not asked about. `width` is the standard
+    deviation of the Gaussians, as the network was trained with.
     """
-    likely = np.argsort(-regions.objectness, kind="stable")[:MOST_REGIONS]
-    similarities = similarities_to(known, regions.embeddings[likely])  # (m, classes)
-    scores = probabilities_of(similarities, width) * regions.objectness[likely, np.newaxis] ** OBJECTNESS_SHARE
-    rows, numbers = np.nonzero(scores > least)
-    found = scores[rows, numbers]
+    nearest = _nearest_classes(similarities)  # (m, some classes)
+    cosines = np.take_along_axis(similarities, nearest, axis=1)
+    scores = probabilities_of(cosines, width) * regions.objectness[:, np.newaxis] ** OBJECTNESS_SHARE
+    rows, columns = np.nonzero(scores > least)
+    numbers = nearest[rows, columns]
     # Boxes of different classes are laid far apart, so that one pass looks at each class alone.
-    boxes = regions.boxes[likely][rows]
     reach = float(np.abs(regions.boxes).max(initial=0.0)) * 2 + 1
-    kept = kept_boxes(boxes + (numbers * reach)[:, np.newaxis], found, largest_overlap=SAME_BOX, most=most)
-    rows, numbers = rows[kept], numbers[kept]
-    return Seen(numbers, likely[rows], similarities[rows, numbers], scores[rows, numbers])
+    apart = regions.boxes[rows] + (numbers * reach)[:, np.newaxis]
+    kept = kept_boxes(apart, scores[rows, columns], largest_overlap=SAME_BOX, most=most)
+    rows, columns = rows[kept], columns[kept]
+    return Seen(nearest[rows, columns], rows, cosines[rows, columns], scores[rows, columns])
+
+
+def _nearest_classes(similarities: FloatArray) -> NDArray[np.int64]:
+    """(m, classes) -> (m, `MOST_CLASSES`, or all if there are fewer), in the order of the classes."""
+    if similarities.shape[1] <= MOST_CLASSES:
+        return np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
+    return np.sort(np.argpartition(-similarities, MOST_CLASSES - 1, axis=1)[:, :MOST_CLASSES], axis=1)
 
 
 def kept_boxes(boxes: FloatArray, scores: FloatArray, *, largest_overlap: float, most: int | None = None) -> NDArray[np.int64]:

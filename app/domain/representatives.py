@@ -2,7 +2,8 @@
 
 Each example is first moved towards what a synthesizer makes of it: other pictures of the class as they may look (delta-encoder,
 Schwartz et al., NeurIPS 2018). Then a class is kept as its mean, the best single guess from a few photographs, and a few centres
-of groups of its examples, which catch what averages away (front and back of a pack, two versions of a logo).
+of groups of its examples, which catch what averages away (front and back of a pack, two versions of a logo). In the space of a
+detector, where there is one, it is kept as what that makes of its examples, or the centres of groups of that.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from app.domain.gallery import DECIMALS
 from app.domain.model_set import ModelSet
-from app.domain.values import ClassModel, Example, FloatArray
+from app.domain.values import ClassModel, Example, FloatArray, HalfArray, no_regions
 
 MOST_CENTRES = 3  # beside the mean; with more, the largest of many similarities is large by chance too: docs/experiments.md
+MOST_REGIONS = 8  # of a class in the detector's space: two examples at three sizes are kept as they are
 TOWARDS_MEAN = 0.3  # of its way that a centre is moved to the mean: one picture alone says less of a class than all do
 CLUSTERING_ROUNDS = 10  # spherical k-means on a few dozen examples settles in fewer
 
@@ -41,6 +43,7 @@ def fit_class(examples: Sequence[Example], *, model_set: ModelSet, synthesize: S
         spread=_spread_of(ordered, support),
         threshold=model_set.calibration.threshold_of(representatives, model_set.cohort),
         provenance=model_set.provenance,
+        regions=regions_of(ordered) if model_set.provenance.detector else no_regions(),
     )
 
 
@@ -59,6 +62,18 @@ def representatives_of(support: FloatArray) -> FloatArray:
     centres = examples if len(examples) <= MOST_CENTRES else _centres(examples, mean, MOST_CENTRES)
     nearer = _unit((1 - TOWARDS_MEAN) * centres + TOWARDS_MEAN * mean)
     return np.concatenate([mean[np.newaxis], nearer]).astype(np.float32)
+
+
+def regions_of(examples: Sequence[Example]) -> HalfArray:
+    """Representatives (r, e) in the detector's space, r from 0 to 8, of examples in the order of their ids."""
+    known = [example.regions for example in examples if len(example.regions)]
+    if not known:
+        return no_regions()
+    regions = np.concatenate(known)
+    if len(regions) <= MOST_REGIONS:
+        return regions
+    units = _unit(regions.astype(np.float64))
+    return _centres(units, _unit(units.mean(axis=0)), MOST_REGIONS).astype(np.float16)
 
 
 def similarities_to_rest(support: FloatArray, members: slice) -> list[float]:

@@ -21,6 +21,7 @@ from app.errors import InvalidInput
 
 FloatArray = NDArray[np.float32]
 PixelArray = NDArray[np.uint8]
+HalfArray = NDArray[np.float16]
 
 MAX_NAME_CHARS = 200  # after NFC; design section 3
 MAX_DECOMPOSITION = 4  # code points that one of NFC can be written as (Unicode Standard Annex #15)
@@ -99,6 +100,11 @@ class Points:
         return cls(np.empty((0, 4), np.uint16), np.empty((0, DESCRIPTOR_SIZE), np.uint8), np.empty(0, np.uint16))
 
 
+def no_regions() -> HalfArray:
+    """Embeddings of regions where no detector has looked."""
+    return np.empty((0, 0), np.float16)
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """One picture as it came in: bytes of any format, and the box asked for. Errors name it by `field`: `image`, `images[3]`."""
@@ -140,15 +146,17 @@ class Example:
     embedding: FloatArray  # (d,) unit length: mean over the views, normalised
     spread: float  # 1 - mean similarity of the views to `embedding`, 0 to 2
     points: Points = field(default_factory=Points.none)  # of the whole crop
+    regions: HalfArray = field(default_factory=no_regions)  # (k, e) of the whole crop in the detector's space, k sizes; or none
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made vectors, thresholds and points: a SHA-256 over each."""
+    """What made vectors, thresholds, points and regions: a SHA-256 over each."""
 
     networks: str  # the network files, and what they are given
     calibration: str  # calibration and synthesis
     points: str = ""  # how points are found, and the code book; empty: there were none yet
+    detector: str = ""  # the detector's networks, and the sizes at which it sees an example; empty: there was none
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +167,15 @@ class ClassModel:
     spread: float  # expected 1 - similarity of a picture of this class
     threshold: float  # similarity from which a picture is accepted
     provenance: Provenance
+    regions: HalfArray = field(default_factory=no_regions)  # (r, e) representatives in the detector's space; or none
 
     @property
     def digest(self) -> str:
         """SHA-256 over every byte of it, in hex: replicas whose digests are the same hold the same class model."""
         numbers = struct.pack("<2d", self.spread, self.threshold)
-        made_by = "\0".join(astuple(self.provenance)).encode()
-        return hashlib.sha256(self.representatives.tobytes() + numbers + made_by).hexdigest()
+        # Without a detector it is what it was before there were any.
+        made_by = "\0".join(astuple(self.provenance)).removesuffix("\0").encode()
+        return hashlib.sha256(self.representatives.tobytes() + numbers + made_by + self.regions.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

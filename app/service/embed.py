@@ -1,4 +1,4 @@
-"""From the stored crop of an example to its embedding and its points.
+"""From the stored crop of an example to its embedding, its points, and what a detector makes of it.
 
 Enrolment and a start under another model set both come through here, so that both see the very same pixels.
 """
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.values import FloatArray, PixelArray, Points
+from app.domain.regions import alone, embedding_at
+from app.domain.values import FloatArray, HalfArray, PixelArray, Points, no_regions
 from app.domain.views import crop, view_boxes
 from app.service.pools import stage
-from app.service.ports import Decode, Embedder, PointFinder, Rectify
+from app.service.ports import Decode, Detector, Embedder, PointFinder, Rectify
 
 CROP_SIDE_PX = 512  # longest side of a stored crop: larger than any network here wants, so that a later one finds enough
 
@@ -63,11 +64,18 @@ class CropEmbedder:
     """Two halves, as they run in two pools: pixels of the crop and its views, then the network and the points."""
 
     def __init__(
-        self, *, codec: PictureCodec, embedder: Embedder, find_points: PointFinder, view_shares: Sequence[float]
+        self,
+        *,
+        codec: PictureCodec,
+        embedder: Embedder,
+        find_points: PointFinder,
+        detector: Detector | None = None,
+        view_shares: Sequence[float],
     ) -> None:
         self._codec = codec
         self._embedder = embedder
         self._find_points = find_points
+        self._detector = detector
         self._view_shares = view_shares
 
     def pixels(self, crop_data: bytes) -> PixelArray:
@@ -85,6 +93,15 @@ class CropEmbedder:
         """The points of a crop; part of `embed`."""
         with stage("points"):
             return self._find_points(pixels)
+
+    def regions(self, pixels: PixelArray) -> HalfArray:
+        """What the detector makes of a crop alone, on grey, at some sizes -> (k, e) of unit length; none without a detector."""
+        if self._detector is None:
+            return no_regions()
+        with stage("regions"):
+            side_px = self._detector.sides_px[0]  # an example fills so much of it that it is large in the smallest
+            found = [embedding_at(self._detector(square, side_px), box) for square, box in alone(pixels)]
+            return np.stack(found).astype(np.float16)
 
     def embed(self, crop: CropViews) -> EmbeddedCrop:
         with stage("embed"):

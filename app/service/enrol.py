@@ -1,4 +1,4 @@
-"""Enrolment: pictures -> checks -> embeddings, points -> class model -> report.
+"""Enrolment: pictures -> checks -> embeddings, points, regions -> class model -> report.
 
 Nothing is stored unless every picture is usable.
 """
@@ -136,7 +136,14 @@ class Enrol:
 
     def _embed(self, prepared: _Prepared) -> _Offer:
         embedded = self._crop_embedder.embed(prepared.views)
-        example = Example(prepared.example_id, prepared.picture.box, embedded.embedding, embedded.spread, embedded.points)
+        example = Example(
+            id=prepared.example_id,
+            box=prepared.picture.box,
+            embedding=embedded.embedding,
+            spread=embedded.spread,
+            points=embedded.points,
+            regions=self._crop_embedder.regions(prepared.views.pixels),
+        )
         return _Offer(
             example, prepared.crop, prepared.views.pixels, picture_warnings(prepared.picture, embedded.dense, self._limits)
         )

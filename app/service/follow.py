@@ -49,7 +49,7 @@ class Galleries:
 
     `make_index` is given all representatives of a block (n, d), n may be 0. `in_background` runs a job later on another thread,
     such as an executor's `submit`. `networks` are those whose vectors are searched: `Provenance.networks` of the model set.
-    `prints` are those of no class yet.
+    `prints` are those of no class yet. `detector` is the one in whose space things are looked for: `Provenance.detector`.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Galleries:
         make_index: Callable[[FloatArray], Index],
         networks: str,
         prints: Prints,
+        detector: str = "",
         in_background: Callable[[Callable[[], None]], object],
     ) -> None:
         self._store = store
@@ -67,7 +68,8 @@ class Galleries:
         self._advancing = Lock()  # held while the reference moves: two movers could otherwise go back to an older version
         self._compacting = False
         self._behind = False  # something is committed that could not be followed, and nobody is trying again
-        self._current = Served(empty := Gallery.empty(networks), make_index(empty.block.representatives()), prints)
+        empty = Gallery.empty(networks, detector)
+        self._current = Served(empty, make_index(empty.block.representatives()), prints)
 
     @property
     def current(self) -> Served:
@@ -139,7 +141,7 @@ class Galleries:
 
     def _reread(self) -> Served:
         snapshot, before = self._store.snapshot(), self._current
-        gallery = Gallery.from_snapshot(snapshot, before.gallery.networks)
+        gallery = Gallery.from_snapshot(snapshot, before.gallery.networks, before.gallery.detector)
         return self._serve(gallery, before.prints.from_snapshot(snapshot), snapshot.epoch)
 
     def _followed(self, served: Served) -> Served:

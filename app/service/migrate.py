@@ -1,17 +1,19 @@
 """At start, brings the classes of a store to the model set in use, before anything is served.
 
 Under other networks every example is embedded again from its stored crop. Where only points are found in another way, only they
-are found again; under another calibration alone, only the class models are fitted again. One commit a class, so that a start that
-was cut short goes on where it stopped.
+are found again; a detector that was another one, or was not there, looks at the crops; under another calibration alone, only the
+class models are fitted again. One commit a class, so that a start that was cut short goes on where it stopped.
+
+A model set without a detector asks nobody for what another has made: that stays with the examples, and is not used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from app.domain.changes import ClassRefitted
-from app.domain.values import ClassModel, ClassState, Example, Points, Provenance
+from app.domain.values import ClassModel, ClassState, Example, HalfArray, Points, Provenance, no_regions
 from app.errors import IncompatibleStore, VersionConflict
 from app.logs import logger
 from app.service.embed import CropEmbedder
@@ -51,21 +53,27 @@ class Migrate:
             report(len(stale), len(stale))
 
     def _stale_classes(self) -> list[ClassState]:
-        stale = [state for state in self._store.snapshot().classes if state.model and state.model.provenance != self._provenance]
+        stale = [state for state in self._store.snapshot().classes if self._is_stale(state)]
         for state in filter(self._needs_embedding, stale):
             for example in state.examples:
                 self._read_crop(state.name, example.id)  # all of them, before anything is changed
-        self._warn_of_lost_points([state for state in stale if self._needs_points_alone(state)])
-        return stale
-
-    def _warn_of_lost_points(self, states: Sequence[ClassState]) -> None:
-        crops = (self._store.read_crop(state.name, example.id) for state in states for example in state.examples)
-        if lost := sum(crop is None for crop in crops):
+        if lost := self._without_crop(filter(self._needs_points_alone, stale)):
             log.warning(
                 "points cannot be found again",
                 examples=lost,
                 detail="Their pictures are not stored, so from now on they are known by their look alone.",
             )
+        if lost := self._without_crop(filter(self._needs_regions, stale)):
+            log.warning(
+                "the detector cannot see all examples",
+                examples=lost,
+                detail="Their pictures are not stored, so /detect finds them by their print alone.",
+            )
+        return stale
+
+    def _without_crop(self, states: Iterable[ClassState]) -> int:
+        crops = (self._store.read_crop(state.name, example.id) for state in states for example in state.examples)
+        return sum(crop is None for crop in crops)
 
     async def _migrate(self, state: ClassState) -> bool:
         """False when somebody else has changed the class meanwhile."""
@@ -74,6 +82,8 @@ class Migrate:
             examples = tuple([await self._embedded_again(state.name, example) for example in examples])
         elif self._needs_points_alone(state):
             examples = tuple([await self._with_points_again(state.name, example) for example in examples])
+        if self._needs_regions(state):
+            examples = tuple([replace(one, regions=await self._regions_of(state.name, one.id)) for one in examples])
         model = await self._pools.infer(self._fit, examples, deadline=Deadline.never())
         refitted = ClassRefitted(state.name, examples, model)
         try:
@@ -95,6 +105,22 @@ class Migrate:
         pixels = await self._pools.decode(self._crop_embedder.pixels, crop, deadline=Deadline.never())
         points = await self._pools.infer(self._crop_embedder.points, pixels, deadline=Deadline.never())
         return replace(example, points=points)
+
+    async def _regions_of(self, class_name: str, example_id: str) -> HalfArray:
+        crop = await self._pools.store(self._store.read_crop, class_name, example_id, deadline=Deadline.never())
+        if crop is None:
+            return no_regions()  # what there was came from another detector
+        pixels = await self._pools.decode(self._crop_embedder.pixels, crop, deadline=Deadline.never())
+        return await self._pools.infer(self._crop_embedder.regions, pixels, deadline=Deadline.never())
+
+    def _is_stale(self, state: ClassState) -> bool:
+        if state.model is None:
+            return False
+        provenance = state.model.provenance
+        return replace(provenance, detector=self._provenance.detector) != self._provenance or self._needs_regions(state)
+
+    def _needs_regions(self, state: ClassState) -> bool:
+        return state.model is not None and self._provenance.detector not in ("", state.model.provenance.detector)
 
     def _needs_embedding(self, state: ClassState) -> bool:
         return state.model is not None and state.model.provenance.networks != self._provenance.networks

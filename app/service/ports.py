@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.changes import Change, Committed, Receipt, Snapshot
+from app.domain.posterior import Regions
 from app.domain.values import Box, Embeddings, FloatArray, Picture, PixelArray, Points
 
 
@@ -30,6 +31,20 @@ class Embedder(Protocol):
 
     def __call__(self, pictures: PixelArray) -> Embeddings:
         """uint8 (n, side, side, 3) -> embeddings. The same picture gives the same bytes in any batch."""
+        ...
+
+
+class Detector(Protocol):
+    @property
+    def sides_px(self) -> tuple[int, ...]:
+        """Sides of the squares in which it can see a picture, rising; one or more."""
+        ...
+
+    def __call__(self, pixels: PixelArray, side_px: int) -> Regions:
+        """A picture (h, w, 3) of any shape, seen in a square of one of its sides -> places in its pixels where a thing may be.
+
+        One or more, the same ones every time. What each is, it does not say: embeddings of a thing lie near each other.
+        """
         ...
 
 

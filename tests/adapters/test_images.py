@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.adapters.images import FORMAT_NAMES, PictureDecoder, decode_crop, encode_crop, resize
+from app.adapters.images import FORMAT_NAMES, PictureDecoder, decode_crop, encode_crop, resize, squared
+from app.domain.posterior import Fit
 from app.domain.values import Box, Picture, PixelArray
 from app.errors import CallerError, InvalidInput, InvalidPicture, TooLarge, UnsupportedPicture
 from tests import pictures
@@ -326,3 +327,10 @@ def test_resizing_stretches_to_a_square_and_averages_what_it_cannot_show() -> No
 def noise() -> Image.Image:
     """Nothing in it can be left out: a file cut off early has lost pixels."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
+
+
+def test_a_picture_lies_in_the_middle_of_a_grey_square() -> None:
+    square = squared(np.full((20, 40, 3), 255, np.uint8), Fit(40, 20, 32))
+    assert square.shape == (32, 32, 3)
+    assert square[7].tolist() == [[128] * 3] * 32
+    assert square[8].tolist() == square[23].tolist() == [[255] * 3] * 32

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.adapters.model_set import read_model_set
+from app.adapters import model_set
+from app.adapters.model_set import check_files, read_model_set
+from app.domain.model_set import DetectorSettings
 from app.errors import CorruptModelSet
-from tests.fakes import calibration_for_tests, point_settings_for_tests
-from tests.model_sets import Edit, some_deltas, write_model_set
+from tests.fakes import calibration_for_tests, point_settings_for_tests, region_calibration_for_tests
+from tests.model_sets import Edit, some_deltas, tiny_detectors, write_model_set
 from tests.tiny_network import DIM, SIDE_PX, tiny_decoder, tiny_network
 
 
@@ -243,3 +245,90 @@ def test_a_pickle_in_an_array_file_is_never_run(tmp_path: Path, file: str) -> No
     with pytest.raises(CorruptModelSet, match=rf"{file}\.npy"):
         read_model_set(tmp_path / "models")
     assert not (tmp_path / "sprung").exists()
+
+
+def with_detector(folder: Path, edit: Edit = lambda manifest: None) -> Path:
+    return write_model_set(folder, edit, detector=tiny_detectors())
+
+
+def test_a_detector_is_read_with_its_calibration(tmp_path: Path) -> None:
+    loaded = read_model_set(with_detector(tmp_path))
+    assert loaded.detector is not None
+    assert (loaded.detector.networks, loaded.detector.dim, loaded.detector.width) == (tiny_detectors(), 4, 0.5)
+    assert loaded.model_set.detector == DetectorSettings(0.5, region_calibration_for_tests())
+    assert {file.use for file in check_files(tmp_path)} >= {"detector-64", "detector-96"}
+
+
+def test_a_model_set_without_a_detector_is_the_one_it_was_before_there_were_any(tmp_path: Path) -> None:
+    write_model_set(tmp_path)
+    without = read_model_set(tmp_path)
+    # As it was hashed then: all of the manifest but its training, and nothing made of an example.
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    entries = {key: value for key, value in manifest.items() if key != "training"} | {"synthesis": None}
+    canonical = json.dumps(entries, sort_keys=True, separators=(",", ":"))
+    assert without.model_set.id == hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    assert (without.detector, without.model_set.detector, without.model_set.provenance.detector) == (None, None, "")
+
+
+def test_a_detector_leaves_everything_else_as_it_was(tmp_path: Path) -> None:
+    plain, detecting = read_model_set(write_model_set(tmp_path)).model_set, read_model_set(with_detector(tmp_path)).model_set
+    assert detecting.provenance == replace(plain.provenance, detector=detecting.provenance.detector)
+    assert detecting.provenance.detector != ""
+    assert detecting.id != plain.id
+
+
+@pytest.mark.parametrize(
+    ("edit", "moves"),
+    [
+        (lambda manifest: manifest["detector"].update(width=0.4), False),
+        (lambda manifest: manifest["detector"]["calibration"].update(bias=1.0), False),
+        (lambda manifest: manifest["detector"]["networks"].pop(), True),
+        (lambda manifest: manifest["detector"]["networks"][0].update(side_px=48), True),
+    ],
+)
+def test_regions_depend_on_the_networks_and_on_nothing_that_is_made_of_them(tmp_path: Path, edit: Edit, moves: bool) -> None:
+    plain = read_model_set(with_detector(tmp_path)).model_set
+    edited = read_model_set(with_detector(tmp_path, edit)).model_set
+    assert (edited.provenance.detector != plain.provenance.detector) == moves
+    assert edited.provenance == replace(plain.provenance, detector=edited.provenance.detector)
+    assert edited.id != plain.id
+
+
+def test_regions_depend_on_the_sizes_at_which_an_example_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_model_set(with_detector(tmp_path)).model_set.provenance
+    monkeypatch.setattr(model_set, "SHARES", (0.5,))
+    assert read_model_set(tmp_path).model_set.provenance.detector != before.detector
+
+
+def test_a_file_of_a_detector_with_one_other_bit_is_refused(tmp_path: Path) -> None:
+    path = with_detector(tmp_path) / "detector-96.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CorruptModelSet, match=r"detector-96\.onnx is not the file of its manifest"):
+        read_model_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "complaint"),
+    [
+        (lambda detector: detector.pop("networks"), r"detector\.networks: Field required"),
+        (lambda detector: detector.update(networks=[]), r"detector\.networks"),
+        (lambda detector: detector["networks"].reverse(), r"detector\.networks: .*sides rise"),
+        (lambda detector: detector["networks"][1].update(side_px=64), r"detector\.networks: .*sides rise"),
+        (lambda detector: detector["networks"][0].update(file="../detector.onnx"), r"detector\.networks\.0\.file"),
+        (lambda detector: detector["networks"][0].update(sha256="ABC"), r"detector\.networks\.0\.sha256"),
+        (lambda detector: detector.update(dim=0), r"detector\.dim"),
+        (lambda detector: detector.update(width=0.0), r"detector\.width"),
+        (lambda detector: detector.update(width="0.5"), r"detector\.width"),
+        (lambda detector: detector.update(threshold=1), r"detector\.threshold"),
+        (lambda detector: detector.pop("calibration"), r"detector\.calibration"),
+        (lambda detector: detector["calibration"].pop("bias"), r"detector\.calibration lacks \['bias'\]"),
+        (lambda detector: detector["calibration"].update(look=None), r"detector\.calibration\.look"),
+        (lambda detector: detector["calibration"].update(look=-1.0), r"detector\.calibration: .*look"),
+    ],
+)
+def test_a_detector_that_is_not_understood_is_refused_by_name(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    with_detector(tmp_path, lambda manifest: edit(manifest["detector"]))
+    with pytest.raises(CorruptModelSet, match=complaint):
+        read_model_set(tmp_path)

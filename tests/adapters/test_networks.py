@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from app.adapters.model_set import SynthesisParts, read_model_set
-from app.adapters.networks import DeltaDecoder, OnnxEmbedder, open_embedder, open_synthesizer
+from app.adapters.model_set import DetectorParts, SynthesisParts, read_model_set
+from app.adapters.networks import DeltaDecoder, OnnxDetector, OnnxEmbedder, open_detector, open_embedder, open_synthesizer
 from app.domain.gallery import similarity_of
 from app.domain.representatives import fit_class, no_synthesis
 from app.errors import CorruptModelSet, InvalidSettings
-from tests.model_sets import some_deltas, write_model_set
-from tests.tiny_network import CELL_PX, CODE, DIM, SIDE_PX, tiny_decoder, tiny_network
+from tests.model_sets import DETECTOR_SIDES_PX, some_deltas, tiny_detectors, write_model_set
+from tests.tiny_network import CELL_PX, CODE, DIM, SIDE_PX, tiny_decoder, tiny_detector, tiny_network
 from tests.values import example_of
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -153,3 +154,65 @@ def test_two_banks_of_deltas_make_two_class_models_of_one_example(tmp_path: Path
     first, second = models
     assert not np.allclose(first.representatives, second.representatives, atol=0.01)
     assert abs(first.threshold - second.threshold) > 0.001
+
+
+def detector_of(*networks: bytes, sides_px: Sequence[int] = (64, 96), dim: int = 4, width: float = 0.5) -> OnnxDetector:
+    made = networks or [tiny_detector(side_px) for side_px in sides_px]
+    return OnnxDetector(DetectorParts(dict(zip(sides_px, made, strict=False)), dim, width))
+
+
+def test_a_detector_has_a_network_for_each_side() -> None:
+    detector = detector_of()
+    assert detector.sides_px == (64, 96)
+    # A line of a pixel is left in the square of 96, and blurred to two in that of 64.
+    pixels = np.full((96, 96, 3), 128, np.uint8)
+    pixels[40] = 0
+    heights = [box[3] - box[1] for box in (detector(pixels, side_px).boxes[0] for side_px in (64, 96))]
+    assert heights[1] == pytest.approx(1)
+    assert heights[0] > 1.2
+
+
+def test_what_a_detector_says_is_in_pixels_of_the_picture() -> None:
+    pixels = np.full((60, 100, 3), 128, np.uint8)
+    pixels[10:30, 20:40] = (230, 20, 20)
+    regions = detector_of()(pixels, 96)
+    assert regions.boxes[0] == pytest.approx([20, 10, 40, 30], abs=2)
+    colour = np.array([102, -108, -108, 1]) / np.linalg.norm([102, -108, -108, 1])
+    assert regions.embeddings[0] == pytest.approx(colour, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        (b"no network", "cannot open the detector"),
+        (tiny_network(), "not uint8"),
+        (tiny_detector(64, with_boxes=False), r"not uint8 \(1, side, side, 3\) and objectness"),
+        (tiny_detector(32), "takes 32 pixels a side and gives embeddings of 4 numbers; its manifest says 64 and 4"),
+        (tiny_detector(64, width=0.4), "width 0.4; its manifest says 0.5"),
+    ],
+)
+def test_a_detector_of_another_kind_is_refused(network: bytes, complaint: str) -> None:
+    with pytest.raises(CorruptModelSet, match=complaint):
+        detector_of(network)
+
+
+def test_a_detector_of_another_size_than_its_manifest_says_is_refused() -> None:
+    with pytest.raises(CorruptModelSet, match="its manifest says 64 and 5"):
+        detector_of(dim=5)
+
+
+def test_a_detector_may_leave_its_width_to_the_manifest() -> None:
+    assert detector_of(tiny_detector(64, width=None), width=0.3).sides_px == (64,)
+
+
+@pytest.mark.parametrize("scale", [2.0, float("nan")])
+def test_regions_without_unit_length_never_leave(scale: float) -> None:
+    with pytest.raises(CorruptModelSet, match="detector gave vectors of lengths"):
+        detector_of(tiny_detector(64, scale=scale))(BLACK[0], 64)
+
+
+def test_a_model_set_opens_with_the_detector_it_has(tmp_path: Path) -> None:
+    assert open_detector(read_model_set(write_model_set(tmp_path)), threads=1, device="cpu") is None
+    detector = open_detector(read_model_set(write_model_set(tmp_path, detector=tiny_detectors())), threads=1, device="cpu")
+    assert detector is not None
+    assert detector.sides_px == DETECTOR_SIDES_PX

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from app.adapters.records import decode_change, decode_class, decode_example, encode_change, encode_class, encode_example
 from app.domain.changes import ClassConfigured, ExamplesAdded
 from app.domain.gallery import Gallery
-from app.domain.values import POINT_BYTES, Box, ClassState, Example, Points
+from app.domain.values import POINT_BYTES, Box, ClassState, Example, Points, no_regions
 from app.errors import IncompatibleStore, StoreUnavailable
 from tests.adapters.old_stores import EXAMPLE_1, EXAMPLE_OF_1, MODEL_1, MODEL_OF_1, record_of_format_1
 from tests.histories import Expecting, committed, histories
-from tests.values import NETWORKS, class_of, example_of, model_of, plain, unit
+from tests.values import DETECTOR, NETWORKS, class_of, example_of, model_of, plain, random_regions, unit
 
+REGIONS = encode_change(ExamplesAdded("acme", (example_of("e0", regions=1),), model_of((1, 0), regions=random_regions(1))))
 RECORD = encode_change(ExamplesAdded("acme", (example_of("e0", (3, 4), points=1), example_of("e1")), model_of((1, 0))))
 
 
@@ -96,11 +97,12 @@ def test_vectors_that_come_back_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("bit", range(8))
 def test_a_flipped_bit_is_noticed_wherever_it_is(bit: int) -> None:
-    for position in range(len(RECORD)):
-        damaged = bytearray(RECORD)
-        damaged[position] ^= 1 << bit
-        with pytest.raises((StoreUnavailable, IncompatibleStore)):
-            decode_change(bytes(damaged))
+    for record in (RECORD, REGIONS):
+        for position in range(len(record)):
+            damaged = bytearray(record)
+            damaged[position] ^= 1 << bit
+            with pytest.raises((StoreUnavailable, IncompatibleStore)):
+                decode_change(bytes(damaged))
 
 
 def test_a_record_cut_short_is_noticed_wherever_it_ends() -> None:
@@ -110,8 +112,8 @@ def test_a_record_cut_short_is_noticed_wherever_it_ends() -> None:
 
 
 def test_a_record_of_a_newer_format_is_refused_by_its_number() -> None:
-    newer = struct.pack("<I", 3) + RECORD[4:]
-    with pytest.raises(IncompatibleStore, match="format 3"):
+    newer = struct.pack("<I", 5) + RECORD[4:]
+    with pytest.raises(IncompatibleStore, match="format 5"):
         decode_change(newer)
 
 
@@ -134,3 +136,41 @@ def test_what_was_read_in_format_1_is_written_in_format_2() -> None:
     again = encode_class(state)
     assert struct.unpack_from("<I", again) == (2,)
     assert plain(decode_class(again)) == plain(state)
+
+
+def format_of(record: bytes) -> int:
+    return struct.unpack_from("<I", record)[0]
+
+
+def test_what_a_detector_made_can_be_read_with_json_and_struct_alone() -> None:
+    regions = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float16)
+    example = Example("e0", Box(0, 0, 9, 9), unit((3, 4)), 0.125, regions=regions)
+    record = encode_class(ClassState("acme", 1, (example,), model_of((3, 4), regions=regions[:1])))
+    (header_size,) = struct.unpack_from("<I", record, 8)
+    header = json.loads(record[12 : 12 + header_size])
+    assert format_of(record) == 4
+    assert header["examples"][0]["regions"] == {"at": 2, "shape": [3, 2]}  # after two floats; there are no points
+    assert (header["model"]["detector"], header["model"]["regions"]) == (DETECTOR, {"at": 7, "shape": [1, 2]})
+    arrays = struct.pack("<2f6e2f2e", 0.6, 0.8, 1, 0, 0.6, 0.8, 0, 1, 0.6, 0.8, 1, 0)
+    assert record[12 + header_size :] == arrays
+
+
+def test_what_no_detector_has_seen_is_written_as_before_so_that_older_versions_can_read_it() -> None:
+    state = class_of("acme", (3, 4))
+    assert (format_of(encode_class(state)), format_of(encode_example(state.examples[0])), format_of(RECORD)) == (2, 2, 2)
+    assert "regions" not in encode_class(state).decode(errors="ignore")
+    assert "detector" not in encode_class(state).decode(errors="ignore")
+
+
+def test_a_class_whose_crops_no_detector_could_see_says_so() -> None:
+    model = model_of((1, 0), regions=no_regions())
+    record = encode_class(ClassState("acme", 1, (example_of("e0"),), model))
+    assert format_of(record) == 4
+    assert plain(decode_class(record).model) == plain(model)
+
+
+def test_regions_that_come_back_are_the_records_own_bytes() -> None:
+    record = encode_example(example_of("e0", points=3, regions=3))
+    regions = decode_example(record).regions
+    assert np.shares_memory(regions, np.frombuffer(record, np.uint8))
+    assert regions.flags.aligned

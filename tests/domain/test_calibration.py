@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.domain.calibration import calibration_from_json, probability_of
+from app.domain.calibration import calibration_from_json, probability_of, region_calibration_from_json
 from app.domain.verification import Found, Proof
-from tests.fakes import calibration_for_tests
+from tests.fakes import calibration_for_tests, region_calibration_for_tests
 from tests.values import example_of
 
 RIGHT, UP = [1.0, 0.0], [0.0, 1.0]
@@ -153,3 +153,44 @@ def test_calibration_that_cannot_be_meant_is_refused_by_name(path: list[str], va
 def test_calibration_that_is_no_object_is_refused(data: object) -> None:
     with pytest.raises(ValueError, match="not an object"):
         calibration_from_json(data)
+
+
+def test_log_odds_of_a_box_by_hand() -> None:
+    calibration = replace(region_calibration_for_tests(), bias=1.0, look=0.5, log_posterior=2.0, log_objectness=3.0)
+    # 1 + 0.5 * 4 + 2 ln 0.5 + 3 ln 0.25
+    assert calibration.log_odds(4.0, posterior=0.5, objectness=0.25) == pytest.approx(3 - 8 * math.log(2), abs=1e-6)
+
+
+def test_a_detector_that_says_nothing_is_not_infinitely_sure() -> None:
+    calibration = region_calibration_for_tests()
+    assert calibration.log_odds(0.0, posterior=0.0, objectness=0.0) == pytest.approx(2 * math.log(1e-6), abs=1e-6)
+
+
+@pytest.mark.parametrize("said", ["by_look", "posterior", "objectness"])
+def test_more_of_anything_never_speaks_against_a_box(said: str) -> None:
+    calibration = region_calibration_for_tests()
+    few = {"by_look": 0.1, "posterior": 0.2, "objectness": 0.3}
+    more = few | {said: 0.9}
+    assert calibration.log_odds(**more) > calibration.log_odds(**few)
+
+
+def test_a_region_calibration_comes_back_as_it_was() -> None:
+    assert region_calibration_from_json(asdict(region_calibration_for_tests())) == region_calibration_for_tests()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"look": -1.0}, "weights look"),
+        ({"looked_from": 1.0}, "looked_from"),
+        ({"doubtful_line": 0.5}, "doubtful_line is not above line"),
+        ({"ambiguous_margin": -0.1}, "ambiguous_margin"),
+        ({"bias": math.inf}, r"detector\.calibration\.bias is not a finite number"),
+        ({"line": None}, r"detector\.calibration\.line"),
+        ({"more": 1.0}, "'more'"),
+    ],
+)
+def test_a_region_calibration_that_makes_no_sense_is_refused_by_name(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as raised:
+        region_calibration_from_json(asdict(region_calibration_for_tests()) | wrong)
+    assert str(raised.value).startswith("detector.calibration")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,12 +11,32 @@ from numpy.typing import NDArray
 
 from app.domain.calibration import Calibration
 from app.domain.decision import Ranked
-from app.domain.detection import TILINGS, VIEW_PX, Place, Sighting, Tiles, box_of, finds_at, judge, places_of, seen_from
-from app.domain.values import Box, Candidate, Example, Outcome, Reason
-from app.domain.verification import Found, Proof
-from tests.fakes import calibration_for_tests
+from app.domain.detection import (
+    TILINGS,
+    VIEW_PX,
+    Place,
+    Placed,
+    SeenRegion,
+    Sighting,
+    Spotting,
+    Tiles,
+    box_of,
+    corners_of,
+    finds_at,
+    judge,
+    placed_at,
+    places_of,
+    seen_from,
+    with_regions,
+)
+from app.domain.model_set import ModelSet
+from app.domain.values import Box, Candidate, ClassState, Example, Outcome, Reason
+from app.domain.verification import NO_FINDS, Found, Proof
+from tests.fakes import model_set_for_tests
+from tests.values import class_of
 
-CALIBRATION: Calibration = calibration_for_tests()  # proved from a strength of 3, ambiguous nearer than 0.2
+MODEL_SET = model_set_for_tests()
+CALIBRATION: Calibration = MODEL_SET.calibration  # proved from a strength of 3, ambiguous nearer than 0.2
 
 Outcomes = list[tuple[int, Outcome, Reason | None]]
 
@@ -37,7 +59,8 @@ def ranked(
 
 
 def judged(*candidates: Ranked) -> Outcomes:
-    return [(one.position, one.outcome, one.reason) for one in judge(candidates, CALIBRATION)]
+    placed = [Placed(one, one.found[0].proof.quad) for one in candidates]
+    return [(one.position, one.outcome, one.reason) for one in judge(placed, MODEL_SET)]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +195,178 @@ def test_what_is_not_accepted_is_doubtful_and_gives_way_to_what_is() -> None:
 def test_two_doubtful_classes_at_one_place_are_both_below_the_threshold() -> None:
     one, other = (ranked(name, square(0.5), accepted=False) for name in ("acme", "other"))
     assert [(outcome, reason) for _, outcome, reason in judged(one, other)] == [(Outcome.DOUBTFUL, Reason.BELOW_THRESHOLD)] * 2
+
+
+DETECTING = model_set_for_tests(detector="fake detector")  # accepts from log-odds of 0, doubts from -1.4
+TWO, THREE = square(0.0), square(0.5)
+
+
+def region(quad: NDArray[np.float64], objectness: float = 1.0) -> SeenRegion:
+    return SeenRegion(quad, objectness, np.array([1, 0], np.float32))
+
+
+def spotting(name: str, quad: NDArray[np.float64], score: float = 0.5) -> Spotting:
+    return Spotting(name, region(quad), score)
+
+
+# From the top left to the bottom right of a square of 0.2, and 0.02 wide on its edges: 0.19 of it.
+STRIP = np.array([[0.0, 0.12], [0.02, 0.1], [0.2, 0.28], [0.18, 0.3]])
+
+
+def test_a_box_and_a_proof_of_one_place_are_one_place() -> None:
+    proved = Place(square(0.0), ("acme",))
+    (joined,) = with_regions([proved], [spotting("other", square(0.02)), spotting("third", square(0.04))], most=9)
+    assert (joined.quad is proved.quad, joined.is_box, joined.class_names) == (True, False, ("acme", "other", "third"))
+    assert joined.region is not None
+    assert joined.region.quad[0, 0] == 0.02  # the stronger of the two
+
+
+def test_a_box_and_a_proof_are_compared_by_their_hulls() -> None:
+    hull = np.array([[0.0, 0.1], [0.2, 0.1], [0.2, 0.3], [0.0, 0.3]])
+    assert len(with_regions([Place(STRIP, ("acme",))], [spotting("other", hull)], most=9)) == 1
+    (place,) = with_regions([], [spotting("other", hull)], most=9)
+    assert place.shows("acme", STRIP)
+
+
+def test_what_no_proof_shows_is_a_place_of_its_own_after_them_up_to_a_limit() -> None:
+    proved = Place(square(0.8), ("acme",))
+    spottings = [
+        spotting("acme", square(0.0)),
+        spotting("other", square(0.01)),
+        spotting("acme", square(0.3)),
+        spotting("b", THREE),
+    ]
+    places = with_regions([proved], spottings, most=2)
+    assert [(place.quad[0, 0], place.class_names, place.is_box) for place in places] == [
+        (0.8, ("acme",), False),
+        (0.0, ("acme", "other"), True),
+        (0.3, ("acme",), True),
+    ]
+    assert places[0].region is None
+
+
+def test_boxes_of_a_view_lie_in_the_scene() -> None:
+    (quad,) = corners_of(np.array([[20, 20, 60, 50]], np.float32), Box(100, 50, 200, 100), 400)
+    assert np.allclose(quad * 400, [[120, 70], [160, 70], [160, 100], [120, 100]])
+
+
+def scored(similarity: float, name: str = "acme", *, user_threshold: float | None = None) -> tuple[ClassState, float]:
+    return replace(class_of(name), user_threshold=user_threshold), similarity
+
+
+def at_place(
+    place: Place,
+    *classes: tuple[ClassState, float],
+    finds: Mapping[str, Sequence[Found]] = NO_FINDS,
+    region_similarities: Mapping[str, float],
+    model_set: ModelSet = DETECTING,
+) -> list[Placed]:
+    return placed_at(place, classes, finds, region_similarities, model_set, classes=2)
+
+
+SPOTTED = Place(TWO, ("acme",), region(TWO, 0.5), is_box=True)
+
+
+def test_what_is_not_proved_is_as_likely_as_look_and_detector_say() -> None:
+    (one,) = at_place(SPOTTED, scored(0.7), region_similarities={"acme": 0.9})
+    # One example: slope 20 above the threshold of 0.6, and 0.5. Gaussians of width 0.5; weights of 1.
+    log_odds = 20 * 0.1 + 0.5 + (0.9 - 1) / 0.25 + math.log(0.5)
+    assert one.ranked.log_odds == pytest.approx(log_odds, abs=1e-6)
+    assert one.ranked.candidate.probability == pytest.approx(1 / (1 + math.exp(-log_odds)))
+    assert (one.ranked.candidate.accepted, one.ranked.found, one.is_box) == (True, (), True)
+    assert one.quad is TWO
+
+
+@pytest.mark.parametrize(("similarity", "shown"), [(0.62, [True]), (0.55, [False]), (0.5, [])])
+def test_without_a_proof_the_lines_of_the_detector_hold(similarity: float, shown: list[bool]) -> None:
+    # Log-odds of 0.2, -1.2 and -2.2 with an objectness of 0.5.
+    placed = at_place(SPOTTED, scored(similarity), region_similarities={"acme": 1.0})
+    assert [one.ranked.candidate.accepted for one in placed] == shown
+
+
+def test_a_look_that_passes_its_threshold_is_not_accepted_on_that_ground() -> None:
+    (one,) = at_place(SPOTTED, scored(0.65), region_similarities={"acme": 0.5})  # 1.5 - 2 - 0.7
+    assert one.ranked.candidate.similarity > one.ranked.candidate.threshold
+    assert not one.ranked.candidate.accepted
+
+
+def test_what_a_user_asks_of_the_look_holds_without_a_proof_too() -> None:
+    accepted = [
+        at_place(SPOTTED, scored(0.7, user_threshold=line), region_similarities={"acme": 1.0})[0].ranked.candidate.accepted
+        for line in (0.7, 0.71)
+    ]
+    assert accepted == [True, False]
+
+
+def test_a_class_that_the_detector_does_not_know_needs_a_proof() -> None:
+    finds = {"print": [found("p", square(0.01))]}
+    placed = at_place(SPOTTED, scored(0.9), scored(0.9, "print"), finds=finds, region_similarities={})
+    assert [(one.class_name, one.is_box) for one in placed] == [("print", False)]
+
+
+def test_a_detector_raises_what_a_proof_says_and_never_lowers_it() -> None:
+    place = Place(square(0.01), ("acme",), region(TWO, 1.0))
+    finds = {"acme": [found("a", square(0.01))]}
+    (proved,) = at_place(replace(place, region=None), scored(0.5), finds=finds, region_similarities={})
+    (unseen,) = at_place(place, scored(0.5), finds=finds, region_similarities={"acme": -1.0})
+    (seen,) = at_place(place, scored(0.9), finds=finds, region_similarities={"acme": 1.0})
+    assert unseen.ranked == proved.ranked
+    assert seen.ranked.log_odds == pytest.approx(20 * 0.3 + 0.5)
+    assert proved.ranked.log_odds < seen.ranked.log_odds
+    assert [one.quad[0, 0] for one in (proved, unseen, seen)] == [0.01] * 3  # where the proof has it
+
+
+def test_a_proof_too_weak_is_accepted_where_the_detector_is_sure() -> None:
+    weak = {"acme": [found("a", square(0.01), used=range(6))]}
+    place = Place(square(0.01), ("acme",), region(TWO, 1.0))
+    without = at_place(replace(place, region=None), scored(0.59), finds=weak, region_similarities={})
+    (one,) = at_place(place, scored(0.59), finds=weak, region_similarities={"acme": 1.0})
+    assert [each.ranked.candidate.accepted for each in without] == [False]
+    assert (one.ranked.candidate.accepted, one.is_box) == (True, False)
+
+
+def test_without_a_detector_a_region_says_nothing() -> None:
+    assert at_place(SPOTTED, scored(0.9), region_similarities={"acme": 1.0}, model_set=MODEL_SET) == []
+
+
+def seen_alone(name: str, quad: NDArray[np.float64], log_odds: float = 2.0, *, accepted: bool = True) -> Placed:
+    return Placed(replace(ranked(name, quad, log_odds, accepted=accepted, proved=False), found=()), quad)
+
+
+def proved_at(name: str, quad: NDArray[np.float64], log_odds: float = 2.0) -> Placed:
+    return Placed(ranked(name, quad, log_odds), quad)
+
+
+def outcomes(*placed: Placed) -> Outcomes:
+    return [(one.position, one.outcome, one.reason) for one in judge(placed, DETECTING)]
+
+
+def test_boxes_of_one_class_over_one_thing_are_told_once_and_others_each() -> None:
+    several = seen_alone("acme", square(0.0), 1.0), seen_alone("acme", square(0.05), 3.0), seen_alone("acme", THREE, 2.0)
+    assert outcomes(*several) == [(1, Outcome.MATCH, None), (2, Outcome.MATCH, None)]
+
+
+def test_a_proof_decides_between_what_is_seen_and_what_is_proved() -> None:
+    for name in ("acme", "other"):
+        assert outcomes(seen_alone(name, square(0.02), 5.0), proved_at("acme", TWO)) == [(1, Outcome.MATCH, None)]
+    hull = np.array([[0.0, 0.1], [0.2, 0.1], [0.2, 0.3], [0.0, 0.3]])
+    assert outcomes(seen_alone("other", hull, 5.0), proved_at("acme", STRIP)) == [(1, Outcome.MATCH, None)]
+
+
+@pytest.mark.parametrize(("behind", "reason"), [(0.1, Reason.AMBIGUOUS), (0.3, None)])
+def test_two_classes_that_are_seen_at_one_place_alike_are_ambiguous(behind: float, reason: Reason | None) -> None:
+    model_set = replace(DETECTING, calibration=with_margin(0.0))  # that of proofs has no part in it
+    placed = seen_alone("acme", TWO, 2.0), seen_alone("other", square(0.02), 2.0 - behind)
+    told = judge(placed, model_set)
+    assert [one.reason for one in told] == ([reason, reason] if reason else [None])
+
+
+def with_margin(margin: float) -> Calibration:
+    return replace(CALIBRATION, proof=replace(CALIBRATION.proof, ambiguous_margin=margin))
+
+
+def test_what_is_seen_but_not_accepted_is_doubtful() -> None:
+    assert outcomes(seen_alone("acme", TWO, -1.0, accepted=False)) == [(0, Outcome.DOUBTFUL, Reason.BELOW_THRESHOLD)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from app.domain.changes import ClassConfigured, ClassRemoved, Committed, Snapsho
 from app.domain.gallery import COMPACT_AT, ROUNDING, Gallery, Mask, similarities_of, similarity_of
 from app.domain.values import ClassState, FloatArray
 from tests.histories import NAMES, VECTORS, Expecting, committed, histories, snapshot_after
-from tests.values import NETWORKS, added, class_of, plain, random_units, unit
+from tests.values import DETECTOR, NETWORKS, added, class_of, model_of, plain, random_units, unit
 
 queries = st.sampled_from([*VECTORS, unit((1, 2, 3)), unit((-1, 0, 0))])
 filters = st.none() | st.frozensets(st.sampled_from([*NAMES, "nobody"]))
@@ -170,6 +170,59 @@ def test_a_similarity_does_not_depend_on_how_its_vectors_lie_in_memory() -> None
     one_by_one = max(similarity_of(query, vectors[row : row + 1]) for row in range(5))
     found = {similarity_of(query, laid_out) for laid_out in (vectors, shifted, np.asfortranarray(vectors))}
     assert found == {one_by_one}
+
+
+scenes = st.lists(queries, min_size=1, max_size=4).map(np.stack)  # regions (m, 3)
+
+
+@given(histories(), st.integers(0, 20), scenes, filters)
+def test_regions_are_compared_with_each_class_as_a_naive_search_would(
+    history: list[Expecting], compacted_after: int, regions: FloatArray, among: frozenset[str] | None
+) -> None:
+    changes = committed(history)
+    gallery = Gallery.empty(NETWORKS, DETECTOR).fold(*changes[:compacted_after]).compacted().fold(*changes[compacted_after:])
+
+    names, similarities = gallery.region_similarities(regions, among)
+
+    found = {name: column for name, column in zip(names, similarities.T, strict=True) if np.isfinite(column).all()}
+    known = {state.name: _known(state) for state in snapshot_after(changes).classes if len(_known(state))}
+    assert found.keys() == {name for name in known if among is None or name in among}
+    assert gallery.knows_regions >= bool(known)  # the block may know one that is gone
+    for name, column in found.items():
+        expected = [max(float(region @ one) / np.linalg.norm(one) for one in known[name]) for region in regions.astype(float)]
+        assert column == pytest.approx(expected, abs=1e-6)
+        assert [gallery.similarities_at(region, [name])[name] for region in regions] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("detector", ["", "another detector"])
+def test_what_another_detector_has_seen_is_not_compared(detector: str) -> None:
+    gallery = Gallery.from_snapshot(Snapshot(1, (_seen("acme", (1, 0)),)), NETWORKS, detector)
+    assert not gallery.knows_regions
+    assert gallery.region_similarities(unit([(1, 0)]))[0] == ()
+    assert gallery.similarities_at(unit((1, 0)), ["acme"]) == {}
+
+
+def test_a_class_of_other_networks_is_not_seen_either() -> None:
+    elsewhere = model_of((1, 0), regions=unit([(1, 0)]).astype(np.float16), networks="other networks")
+    gallery = Gallery.from_snapshot(Snapshot(1, (ClassState("acme", 1, (), elsewhere),)), NETWORKS, DETECTOR)
+    assert not gallery.knows_regions
+
+
+def test_a_commit_copies_none_of_what_the_detector_knows() -> None:
+    gallery = Gallery.from_snapshot(Snapshot(1, (_seen("acme", (1, 0)), _seen("b", (0, 1)))), NETWORKS, DETECTOR)
+    changed = gallery.fold(Committed(2, ClassConfigured("acme", 0.9, {})), Committed(3, added("c")))
+    assert changed.block.known is gallery.block.known is not None
+    names, similarities = changed.region_similarities(unit([(1, 0)]))
+    # The row of the block is masked, the one of the tail holds; nobody has seen c.
+    assert (names, similarities.tolist()) == (("acme", "b", "acme"), [[-np.inf, 0, 1]])
+
+
+def _seen(name: str, *regions: tuple[float, float]) -> ClassState:
+    return ClassState(name, 1, (), model_of((1, 0), regions=unit(regions).astype(np.float16)))
+
+
+def _known(state: ClassState) -> NDArray[np.float64]:
+    return np.empty((0, 0)) if state.model is None else state.model.regions.astype(np.float64)
 
 
 def _gallery_of(*states: ClassState) -> Gallery:

@@ -7,7 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from app.domain.posterior import Fit, Known, Regions, background_of, kept_boxes, overlaps, probabilities_of, see, similarities_to
+from app.domain.posterior import (
+    MOST_CLASSES,
+    Fit,
+    Known,
+    Regions,
+    Seen,
+    background_of,
+    kept_boxes,
+    overlaps,
+    probabilities_of,
+    probability_at,
+    similarities_to,
+)
+from app.domain.posterior import see as see_by_similarities
 
 HERE, NEAR, THERE = [0.0, 0, 10, 10], [1.0, 0, 11, 10], [50.0, 50, 60, 60]  # HERE and NEAR share 90 of 110
 
@@ -25,6 +38,10 @@ def regions(boxes: list[list[float]], objectness: list[float], degrees: list[flo
 KNOWN = Known.of([("a", unit(0, 90)), ("b", unit(180))])
 
 
+def see(regions: Regions, known: Known, *, width: float, least: float = 0.0, most: int = 100) -> Seen:
+    return see_by_similarities(regions, similarities_to(known, regions.embeddings), width=width, least=least, most=most)
+
+
 def test_overlaps_by_hand() -> None:
     found = overlaps(np.array([HERE, THERE]), np.array([HERE, NEAR, [0, 0, 0, 0]]))
     assert found == pytest.approx(np.array([[1, 90 / 110, 0], [0, 0, 0]]))
@@ -40,6 +57,7 @@ def test_probabilities_by_hand() -> None:
     # d^2 = 2 - 2 cos = 0, 2 and 4; exp(-d^2 / (2 * 0.5^2)).
     found = probabilities_of(np.array([[1.0, 0.0, -1.0]]), 0.5)
     assert found == pytest.approx(np.array([[1, math.exp(-4), math.exp(-8)]]))
+    assert [probability_at(similarity, 0.5) for similarity in (1, 0, -1)] == pytest.approx(found[0])
     assert background_of(found) == pytest.approx([0.0])
     assert background_of(np.array([[0.2, 0.7]])) == pytest.approx([0.3])
 
@@ -50,6 +68,31 @@ def test_one_thing_is_seen_once_in_a_class_but_may_be_of_another_one_too() -> No
     assert list(zip(seen.class_numbers.tolist(), seen.regions.tolist(), strict=True)) == [(0, 0), (0, 2), (1, 2)]
     assert seen.scores == pytest.approx([0.9**0.5, 0.7**0.5, math.exp(-4) * 0.7**0.5])
     assert seen.similarities == pytest.approx([1, 1, 0], abs=1e-6)
+
+
+def test_a_class_that_is_not_asked_about_is_not_seen() -> None:
+    there = regions([HERE, THERE], [0.9, 0.7], [0, 90])
+    similarities = similarities_to(KNOWN, there.embeddings)
+    similarities[:, 0] = -np.inf
+    assert set(see_by_similarities(there, similarities, width=0.5).class_numbers.tolist()) == {1}
+
+
+@pytest.mark.parametrize("classes", [0, 1, 2 * MOST_CLASSES])
+def test_where_no_class_is_asked_about_nothing_is_seen(classes: int) -> None:
+    there = regions([HERE, THERE], [0.9, 0.7], [0, 90])
+    assert len(see_by_similarities(there, np.full((2, classes), -np.inf, np.float32), width=0.5).scores) == 0
+
+
+def test_a_region_is_of_a_few_classes_at_most_however_many_are_alike() -> None:
+    crowd = Known.of([(f"{number}", unit(number)) for number in range(100)])  # a degree apart
+    seen = see(regions([HERE, THERE], [0.9, 0.1], [50, 50]), crowd, width=0.5, most=2 * MOST_CLASSES)
+    of_each = [set(seen.class_numbers[seen.regions == region].tolist()) for region in (0, 1)]
+    assert of_each == [set(range(48, 53))] * 2  # the five nearest; a crowd at one place does not hide the other
+    assert seen.scores[0] == pytest.approx(0.9**0.5)
+
+
+def test_names_have_their_places() -> None:
+    assert KNOWN.numbers_of(["b", "nobody", "a"]) == [1, 0]
 
 
 def test_no_more_than_asked_and_nothing_below_the_line() -> None:

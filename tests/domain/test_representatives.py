@@ -130,3 +130,43 @@ def test_fit_to_the_class_without_oneself_is_by_the_nearest_or_by_the_mean() -> 
 def test_fit_is_asked_of_a_part_against_all_the_others() -> None:
     support = at(0, 40, 80)
     assert similarities_to_rest(support, slice(1, 3)) == similarities_to_rest(support, slice(None))[1:]
+
+
+def seen_at(example_id: str, *degrees: float) -> Example:
+    """An example whose regions lie at these angles of the plane."""
+    return Example(example_id, Box(0, 0, 9, 9), np.eye(DIM, dtype=np.float32)[0], 0.1, regions=at(*degrees).astype(np.float16))
+
+
+def seen_by(examples: list[Example], detector: str = "fake detector") -> ClassModel:
+    return fit_class(examples, model_set=model_set_for_tests(detector=detector), synthesize=no_synthesis)
+
+
+def test_a_few_examples_are_known_to_a_detector_as_it_saw_them() -> None:
+    first, second = seen_at("a", 0, 10, 20), seen_at("b", 90, 100, 110)
+    found = seen_by([second, first]).regions
+    assert found.tolist() == np.concatenate([first.regions, second.regions]).tolist()
+
+
+def test_many_examples_are_known_to_a_detector_by_eight_centres() -> None:
+    groups = range(0, 360, 45)
+    examples = [seen_at(f"{number}", *(angle + number for angle in groups)) for number in (-2, 0, 2)]
+    found = seen_by(examples).regions
+    assert (found.dtype, found.shape) == (np.float16, (8, 2))
+    assert (at(*groups) @ found.T.astype(np.float32)).max(axis=1) == pytest.approx(np.ones(8), abs=2e-3)
+
+
+def test_what_a_detector_knows_does_not_depend_on_the_order_of_examples() -> None:
+    rng = np.random.default_rng(5)
+    examples = [seen_at(f"{number}", *rng.uniform(0, 360, 3)) for number in range(20)]
+    assert seen_by(examples).regions.tobytes() == seen_by(examples[::-1]).regions.tobytes()
+
+
+def test_examples_that_no_detector_has_seen_add_nothing() -> None:
+    unseen = Example("b", Box(0, 0, 9, 9), np.eye(DIM, dtype=np.float32)[0], 0.1)
+    assert seen_by([seen_at("a", 0, 10), unseen]).regions.tolist() == at(0, 10).astype(np.float16).tolist()
+    assert len(seen_by([unseen]).regions) == 0
+
+
+def test_without_a_detector_a_class_model_is_what_it_was_before_there_were_any() -> None:
+    without = seen_by([seen_at("a", 0, 10)], detector="")
+    assert (without.provenance.detector, len(without.regions)) == ("", 0)

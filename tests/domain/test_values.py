@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import struct
 import unicodedata
 from dataclasses import replace
 
@@ -8,7 +10,7 @@ import pytest
 
 from app.domain.values import MAX_NAME_CHARS, POINT_BYTES, Points, class_name_of
 from app.errors import InvalidInput
-from tests.values import model_of, random_points
+from tests.values import NETWORKS, model_of, random_points
 
 ALPHA_WITH_THREE_MARKS = "\u1f82"  # no code point is written in more, when decomposed
 
@@ -70,3 +72,19 @@ def test_class_models_have_one_digest_when_every_byte_is_the_same_and_else_anoth
     ]
     assert model_of((1, 0), (0, 1)).digest == model.digest
     assert len({model.digest, *(other.digest for other in others)}) == 6
+
+
+def test_the_digest_of_a_class_model_without_a_detector_is_what_it_was_before_there_were_any() -> None:
+    model = model_of((1, 0))
+    numbers = struct.pack("<2d", model.spread, model.threshold)
+    made_by = "\0".join((NETWORKS, "calibration", "points")).encode()
+    assert model.digest == hashlib.sha256(model.representatives.tobytes() + numbers + made_by).hexdigest()
+
+
+def test_the_digest_of_a_class_model_is_of_what_a_detector_knows_too() -> None:
+    unseen = np.empty((0, 0), np.float16)
+    models = model_of((1, 0)), *(model_of((1, 0), regions=regions) for regions in (unseen, EYE[:1], EYE[1:]))
+    assert len({model.digest for model in models}) == 4
+
+
+EYE = np.eye(2, dtype=np.float16)

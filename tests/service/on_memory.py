@@ -23,7 +23,8 @@ from app.service.enrol import Enrol, EnrolmentReport
 from app.service.follow import Galleries
 from app.service.migrate import Migrate
 from app.service.pools import Deadline, Pools
-from app.service.ports import PointFinder, Store
+from app.service.ports import Detector, PointFinder, Store
+from app.service.spot import Spotter
 from app.service.verify import Mode, Verifier
 from tests.fakes import (
     FakeEmbedder,
@@ -62,18 +63,20 @@ class Service:
         store: Store | None = None,
         model_set: ModelSet | None = None,
         find_points: PointFinder | None = None,
+        detector: Detector | None = None,
         keep_crops: bool = True,
         verify: Mode = "always",
         max_examples: int = 1000,
     ) -> None:
         self.store = store or MemoryStore()
-        self.model_set = model_set or model_set_for_tests()
+        self.model_set = model_set or model_set_for_tests(detector="fake detector" if detector else "")
         codec, embedder, find_points = raw_codec(), FakeEmbedder(), find_points or FakePointFinder()
         fit = partial(fit_class, model_set=self.model_set, synthesize=no_synthesis)
         crop_embedder = CropEmbedder(
             codec=codec,
             embedder=embedder,
             find_points=find_points,
+            detector=detector,
             view_shares=self.model_set.view_shares,
         )
         self.galleries = Galleries(
@@ -81,6 +84,7 @@ class Service:
             make_index=NumpyIndex,
             networks=self.model_set.provenance.networks,
             prints=prints_for_tests(self.model_set),
+            detector=self.model_set.provenance.detector,
             in_background=lambda job: job(),
         )
         verifier = Verifier(
@@ -115,6 +119,7 @@ class Service:
             codec=codec,
             embedder=embedder,
             find_points=find_points,
+            spotter=Spotter(detector=detector, settings=self.model_set.detector) if detector else None,
             verifier=verifier,
             verifies=verify != "off",
             model_set=self.model_set,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from app.adapters.local_features import SiftPoints
 from app.domain.detection import Detections, Tiles
 from app.domain.model_set import ModelSet
+from app.domain.posterior import MOST_CLASSES, Regions
 from app.domain.values import Box, Outcome, PixelArray, Points, Reason
 from app.domain.verification import AskedPoints, Proof
 from app.errors import DeadlinePassed, InvalidInput, InvalidPicture
 from app.service import detect, verify
 from app.service.pools import Deadline
 from app.service.ports import PointFinder
-from tests.fakes import FakePointFinder, model_set_for_tests, point_settings_for_tests, raw_bytes
+from tests.fakes import FakeDetector, FakePointFinder, model_set_for_tests, point_settings_for_tests, raw_bytes
 from tests.service.on_memory import RED, Service, drawing
 
 SIDE = 64  # of what is enrolled
@@ -357,3 +359,149 @@ def test_what_is_asked_is_sharpened_and_what_is_enrolled_is_not(make_service: Ca
     service.detect(scene((ACME, 104, 48)))
     service.classify(raw_bytes(ACME))
     assert set(finder.sharpened) == {True}
+
+
+# With a detector: things of one colour, which have no print.
+
+RED_THING, GREEN_THING, PINK_THING = (
+    np.full((SIDE, SIDE, 3), colour, np.uint8) for colour in ((230, 20, 20), (20, 200, 20), (255, 60, 60))
+)
+
+
+@pytest.fixture
+def detecting(make_service: Callable[..., Service]) -> Service:
+    """Knows red and green, which have no print, and acme, which has; and has a detector."""
+    service = make_service(detector=FakeDetector())
+    for name, pixels in (("red", RED_THING), ("green", GREEN_THING), ("acme", ACME)):
+        service.enrol(name, raw_bytes(pixels))
+    return service
+
+
+def test_a_thing_without_print_is_found_where_the_detector_sees_it(detecting: Service) -> None:
+    (example,) = detecting.collection.gallery["red"].examples
+    (one,) = detecting.detect(scene((RED_THING, 104, 48))).detections
+    assert (one.class_name, one.box, one.quad) == ("red", Box(104, 48, SIDE, SIDE), None)
+    assert (one.outcome, one.reason, one.accepted) == (Outcome.MATCH, None, True)
+    assert one.similarity == pytest.approx(1.0, abs=0.01)
+    assert 0.9 < one.probability < 1
+    assert [(shown.example_id, shown.verified) for shown in one.evidence] == [(example.id, None)]
+
+
+def test_what_is_printed_and_what_is_not_are_found_together_each_once(detecting: Service) -> None:
+    found = detecting.detect(scene((RED_THING, 8, 16), (GREEN_THING, 104, 48), (ACME, 200, 160), (RED_THING, 280, 16)))
+    assert places(found) == {("red", 8, 16), ("green", 104, 48), ("acme", 200, 160), ("red", 280, 16)}
+    assert {one.class_name: one.quad is None for one in found.detections} == {"red": True, "green": True, "acme": False}
+    assert {one.outcome for one in found.detections} == {Outcome.MATCH}
+
+
+def test_without_a_detector_the_same_things_are_not_found_and_printed_ones_as_ever(
+    detecting: Service, make_service: Callable[..., Service]
+) -> None:
+    without = make_service(store=detecting.store)
+    picture = scene((RED_THING, 8, 16), (ACME, 200, 160))
+    assert places(without.detect(picture)) == {("acme", 200, 160)}
+    (proved,) = (one for one in detecting.detect(picture).detections if one.class_name == "acme")
+    assert without.detect(picture).detections == (proved,)
+
+
+def test_a_class_enrolled_a_moment_ago_is_found_and_one_removed_is_not(detecting: Service) -> None:
+    blue = np.full((SIDE, SIDE, 3), (20, 20, 230), np.uint8)
+    assert places(detecting.detect(scene((blue, 104, 48)))) == set()
+    detecting.enrol("blue", raw_bytes(blue))
+    assert places(detecting.detect(scene((blue, 104, 48)))) == {("blue", 104, 48)}
+    asyncio.run(detecting.classes.remove("blue", deadline=Deadline.never()))
+    assert places(detecting.detect(scene((blue, 104, 48)))) == set()
+
+
+def test_only_the_named_classes_are_seen(detecting: Service) -> None:
+    picture = scene((RED_THING, 8, 16), (GREEN_THING, 104, 48))
+    assert places(detecting.detect(picture, classes=["green"])) == {("green", 104, 48)}
+    assert len(detecting.detect(picture, max_detections=1).detections) == 1
+
+
+def test_what_the_detector_sees_of_a_region_lies_in_the_picture(detecting: Service) -> None:
+    picture = scene((RED_THING, 8, 16), (RED_THING, 200, 160))
+    assert places(detecting.detect(picture, box=Box(160, 120, 160, 120))) == {("red", 200, 160)}
+
+
+@pytest.mark.parametrize(("tiles", "sides"), [("off", [64]), ("auto", [32] * 5), ("on", [32] * 10)])
+def test_a_large_scene_is_seen_by_tile_and_each_thing_is_told_once(
+    make_service: Callable[..., Service], tiles: Tiles, sides: list[int]
+) -> None:
+    detector = FakeDetector()
+    service = make_service(detector=detector)
+    service.enrol("red", raw_bytes(RED_THING))
+    assert detector.asked_at == [32] * 3  # the example, at three sizes
+    detector.asked_at.clear()
+    found = service.detect(scene((RED_THING, 400, 296), (RED_THING, 40, 40), width=896, height=640), tiles=tiles)
+    assert places(found) == {("red", 400, 296), ("red", 40, 40)}
+    assert detector.asked_at == sides
+
+
+def test_without_verification_what_the_detector_sees_is_still_found(make_service: Callable[..., Service]) -> None:
+    service = make_service(detector=FakeDetector(), verify="off")
+    service.enrol("red", raw_bytes(RED_THING))
+    service.enrol("acme", raw_bytes(ACME))
+    found = service.detect(scene((RED_THING, 8, 16), (ACME, 200, 160)))
+    assert places(found) >= {("red", 8, 16)}
+    assert {one.quad for one in found.detections} == {None}
+
+
+def test_what_neither_the_look_nor_the_detector_knows_is_not_told(detecting: Service) -> None:
+    blue = np.full((SIDE, SIDE, 3), (20, 20, 230), np.uint8)
+    assert detecting.detect(scene((blue, 104, 48))).detections == ()
+    assert detecting.detect(scene()).detections == ()
+
+
+def test_what_the_detector_has_never_seen_needs_a_proof(make_service: Callable[..., Service]) -> None:
+    store = make_service().store
+    make_service(store=store, keep_crops=False).enrol("red", raw_bytes(RED_THING))
+    service = make_service(store=store, detector=FakeDetector())
+    service.enrol("green", raw_bytes(GREEN_THING))
+    assert places(service.detect(scene((RED_THING, 8, 16), (GREEN_THING, 104, 48)))) == {("green", 104, 48)}
+
+
+def test_a_user_who_asks_for_more_likeness_is_heard_where_nothing_is_proved(detecting: Service) -> None:
+    asyncio.run(detecting.classes.configure("red", threshold=1.0, deadline=Deadline.never()))
+    (one,) = detecting.detect(scene((PINK_THING, 104, 48))).detections
+    assert (one.class_name, one.accepted, one.outcome) == ("red", False, Outcome.DOUBTFUL)
+    asyncio.run(detecting.classes.configure("red", threshold=None, deadline=Deadline.never()))
+    (one,) = detecting.detect(scene((PINK_THING, 104, 48))).detections
+    assert (one.accepted, one.outcome) == (True, Outcome.MATCH)
+
+
+def test_where_many_classes_are_alike_to_the_detector_their_look_decides(make_service: Callable[..., Service]) -> None:
+    service = make_service(detector=FakeDetector())
+    bands = list(permutations([(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)]))[::2]  # of one mean colour
+    assert len(bands) > 2 * MOST_CLASSES
+    things = {f"{number}": np.array(colours, np.uint8).repeat(SIDE // 4, axis=0) for number, colours in enumerate(bands)}
+    things = {name: np.broadcast_to(rows[:, np.newaxis], (SIDE, SIDE, 3)) for name, rows in things.items()}
+    for name, pixels in things.items():
+        service.enrol(name, raw_bytes(pixels))
+    for name, pixels in things.items():
+        best = service.detect(scene((pixels, 104, 48))).detections[0]
+        assert (best.class_name, best.outcome, best.box) == (name, Outcome.MATCH, Box(104, 48, SIDE, SIDE))
+
+
+class ManyBoxes(FakeDetector):
+    """Sees the thing, if there is one, everywhere."""
+
+    def __call__(self, pixels: PixelArray, side_px: int) -> Regions:
+        seen = super().__call__(pixels, side_px)
+        height, width = pixels.shape[:2]
+        corners = np.array([(x, y) for y in range(0, height - 16, 16) for x in range(0, width - 16, 16)], np.float32)
+        boxes = np.concatenate([corners, corners + 16], axis=1)
+        return Regions(boxes, np.full(len(boxes), 0.9, np.float32), seen.embeddings[:1].repeat(len(boxes), axis=0))
+
+
+def test_a_detector_that_sees_things_everywhere_costs_no_more_than_a_limit(make_service: Callable[..., Service]) -> None:
+    service = make_service(detector=FakeDetector())
+    service.enrol("red", raw_bytes(RED_THING))
+    crowded = make_service(store=service.store, detector=ManyBoxes())
+    found = crowded.detect(raw_bytes(np.full((400, 400, 3), (230, 20, 20), np.uint8)))
+    assert 0 < len(found.detections) <= detect.MOST_UNPROVED_PLACES
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 300), (300, 8), (240, 320)])
+def test_a_grey_picture_shows_a_detector_nothing(detecting: Service, shape: tuple[int, int]) -> None:
+    assert detecting.detect(raw_bytes(np.full((*shape, 3), 128, np.uint8)), tiles="on").detections == ()

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.domain.values import Embeddings, PixelArray
+from app.domain.regions import SHARES
+from app.domain.values import Embeddings, PixelArray, no_regions
 from app.service.embed import CropEmbedder, CropViews
-from app.service.ports import Embedder
-from tests.fakes import SIDE_PX, FakeEmbedder, FakePointFinder, raw_codec
+from app.service.ports import Detector, Embedder
+from tests.fakes import SIDE_PX, FakeDetector, FakeEmbedder, FakePointFinder, raw_codec
 from tests.service.on_memory import GREEN, RED, drawing, printed
 from tests.values import plain
 
@@ -22,8 +23,10 @@ class DirectionEmbedder:
         return Embeddings(embedding=embedding, features=embedding, dense=pictures[:, :2, :2].astype(np.float32))
 
 
-def crop_embedder(embedder: Embedder, *view_shares: float) -> CropEmbedder:
-    return CropEmbedder(codec=raw_codec(), embedder=embedder, find_points=FakePointFinder(), view_shares=view_shares)
+def crop_embedder(embedder: Embedder, *view_shares: float, detector: Detector | None = None) -> CropEmbedder:
+    return CropEmbedder(
+        codec=raw_codec(), embedder=embedder, find_points=FakePointFinder(), detector=detector, view_shares=view_shares
+    )
 
 
 def views_of_angles(*degrees: int) -> CropViews:
@@ -64,3 +67,17 @@ def test_points_are_those_of_the_crop_as_large_as_it_is_stored() -> None:
 def test_a_crop_without_print_has_no_points() -> None:
     embedder = crop_embedder(FakeEmbedder())
     assert len(embedder.embed(embedder.views(drawing(RED, GREEN))).points) == 0
+
+
+def test_a_detector_is_shown_the_crop_alone_at_three_sizes() -> None:
+    crop = drawing(RED)
+    embedder = crop_embedder(FakeEmbedder(), detector=FakeDetector())
+    found = embedder.regions(embedder.pixels(crop))
+    assert (found.dtype, found.shape) == (np.float16, (len(SHARES), 4))
+    direction = np.append(np.array(RED) - 128, 1)  # the mean colour against grey; the grain is a hundredth of it
+    assert found @ (direction / np.linalg.norm(direction)) == pytest.approx(np.ones(len(SHARES)), abs=2e-3)
+
+
+def test_without_a_detector_a_crop_has_no_regions() -> None:
+    embedder = crop_embedder(FakeEmbedder())
+    assert plain(embedder.regions(embedder.pixels(drawing(RED)))) == plain(no_regions())

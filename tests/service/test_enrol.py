@@ -15,7 +15,7 @@ from app.errors import DeadlinePassed, InvalidInput, InvalidPicture, StoreUnavai
 from app.service.enrol import EnrolmentReport
 from app.service.pools import Deadline
 from app.service.verify import Mode
-from tests.fakes import FakePointFinder, model_set_for_tests, raw_bytes, raw_codec
+from tests.fakes import FakeDetector, FakePointFinder, model_set_for_tests, raw_bytes, raw_codec
 from tests.service.on_memory import BLUE, GREEN, PINK, RED, WHITE, Service, drawing, printed
 from tests.values import added, plain
 
@@ -372,3 +372,45 @@ def test_print_is_compared_unless_verification_is_off(make_service: Callable[...
     assert (WarningCode.PRINT_OF_OTHER in codes(service.enrol("copy", laid_on(SHELF, printed(1))))) == by_print
     assert WarningCode.FEW_POINTS in codes(service.enrol("plain", drawing(RED)))
     assert len(service.classes.get("copy").examples[0].points) == 64  # for the day when it is on again
+
+
+def test_an_example_keeps_what_the_detector_makes_of_its_crop(make_service: Callable[..., Service]) -> None:
+    service = make_service(detector=FakeDetector())
+    service.enrol("acme", drawing(RED), drawing(GREEN))
+    state = service.classes.get("acme")
+    assert [example.regions.shape for example in state.examples] == [(3, 4), (3, 4)]
+    assert state.model is not None
+    assert state.model.provenance.detector == "fake detector"
+    assert plain(state.model.regions) == plain(np.concatenate([example.regions for example in state.examples]))
+    (committed,) = service.store.follow(0)
+    assert plain(committed.change.examples) == plain(state.examples)  # so that no replica sees a crop again
+
+
+def test_the_same_examples_make_the_same_class_to_a_detector_in_whatever_order_they_came(
+    make_service: Callable[..., Service],
+) -> None:
+    pictures = [drawing((red, 20, 20)) for red in range(60, 230, 30)]
+    models = []
+    for several in (pictures, pictures[::-1]):
+        service = make_service(detector=FakeDetector())
+        for picture in several:
+            service.enrol("acme", picture)
+        models.append(service.classes.get("acme").model)
+    first, second = models
+    assert first is not None
+    assert first.regions.shape == (8, 4)  # of 18
+    assert plain(first) == plain(second)
+
+
+def test_without_a_detector_an_example_has_no_regions(service: Service) -> None:
+    service.enrol("acme", drawing(RED))
+    (example,) = service.classes.get("acme").examples
+    assert len(example.regions) == 0
+
+
+def test_a_thing_without_print_is_warned_about_as_far_as_it_matters(make_service: Callable[..., Service]) -> None:
+    details = []
+    for detector in (None, FakeDetector()):
+        report = make_service(detector=detector).enrol("red", drawing(RED))
+        details += [warning.detail for warning in report.examples[0].warnings if warning.code is WarningCode.FEW_POINTS]
+    assert ["/detect will not find it" in detail for detail in details] == [True, False]

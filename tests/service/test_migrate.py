@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.domain.values import ClassState
+from app.domain.values import ClassState, Example, no_regions
 from app.errors import IncompatibleStore
 from app.service.pools import Deadline
 from tests.conftest import Logged
-from tests.fakes import FakePointFinder, model_set_for_tests, point_settings_for_tests
-from tests.service.on_memory import BLUE, GREEN, RED, Service, drawing, printed
+from tests.fakes import FakeDetector, FakePointFinder, model_set_for_tests, point_settings_for_tests
+from tests.service.on_memory import BLUE, GREEN, PINK, RED, Service, drawing, printed
 from tests.values import plain
 
 MakeService = Callable[..., Service]
@@ -190,3 +190,112 @@ def test_a_class_that_another_replica_migrates_meanwhile_is_left_to_it(make_serv
     asyncio.run(overtaken())
     assert progress == [(0, 2), (1, 2), (2, 2), (0, 0)]
     assert before.version == 4  # each class once more, and by one of them
+
+
+def regions_of(service: Service, class_name: str) -> list[int]:
+    return [len(example.regions) for example in service.classes.get(class_name).examples]
+
+
+def without_regions(state: ClassState) -> list[Example]:
+    return [replace(example, regions=no_regions()) for example in state.examples]
+
+
+def test_a_detector_that_comes_later_sees_what_is_there_without_a_new_upload(make_service: MakeService) -> None:
+    before = enrolled(make_service)
+    after = make_service(store=before.store, detector=FakeDetector())
+
+    assert migrate(after) == [(0, 2), (1, 2), (2, 2)]
+
+    fresh = make_service(detector=FakeDetector())
+    fresh.enrol("red", drawing(RED))
+    fresh.enrol("green", drawing(GREEN), drawing(BLUE))
+    for name in ("red", "green"):
+        assert plain(after.classes.get(name).examples) == plain(fresh.classes.get(name).examples)
+        assert plain(after.classes.get(name).model) == plain(fresh.classes.get(name).model)
+    assert (regions_of(after, "red"), regions_of(after, "green")) == ([3], [3, 3])
+    assert migrate(make_service(store=before.store, detector=FakeDetector())) == [(0, 0)]
+
+
+def test_a_detector_that_comes_later_changes_nothing_else(make_service: MakeService) -> None:
+    before = make_service()
+    before.enrol("print", printed(1), printed(2))
+    asyncio.run(before.classes.configure("print", threshold=0.95, metadata={"a": 1}, deadline=Deadline.never()))
+    # Other views and points too, by which an embedding or points that were made again would be seen.
+    model_set = replace(model_set_for_tests(detector="fake detector"), view_shares=(0.5,))
+    after = make_service(store=before.store, model_set=model_set, find_points=OTHER_POINTS, detector=FakeDetector())
+    migrate(after)
+    was, now = before.classes.get("print"), after.classes.get("print")
+    assert plain(without_regions(now)) == plain(was.examples)
+    assert now.model is not None
+    assert was.model is not None
+    assert plain(now.model.representatives) == plain(was.model.representatives)
+    assert (now.threshold, now.metadata) == (0.95, {"a": 1})
+
+
+def test_another_detector_sees_all_examples_again(make_service: MakeService) -> None:
+    before = make_service(detector=FakeDetector())
+    before.enrol("red", drawing(RED))
+    other = model_set_for_tests(detector="another detector")
+    after = make_service(store=before.store, model_set=other, detector=FakeDetector(turned=True))
+    assert migrate(after) == [(0, 1), (1, 1)]
+    (was,), (now,) = before.classes.get("red").examples, after.classes.get("red").examples
+    assert plain(now.regions) == plain(was.regions[:, ::-1])
+
+
+def test_a_detector_that_goes_leaves_what_it_saw_and_asks_nobody(make_service: MakeService) -> None:
+    before = make_service(detector=FakeDetector())
+    before.enrol("red", drawing(RED))
+    without = make_service(store=before.store)
+    assert migrate(without) == [(0, 0)]
+    assert plain(without.classes.get("red")) == plain(before.classes.get("red"))
+    assert not without.collection.gallery.knows_regions
+    # It comes back, and nothing has to be seen again.
+    back = make_service(store=before.store, detector=FakeDetector())
+    assert migrate(back) == [(0, 0)]
+    assert back.collection.gallery.knows_regions
+
+
+def test_what_is_enrolled_while_a_detector_was_gone_is_seen_when_it_is_back(make_service: MakeService) -> None:
+    before = make_service(detector=FakeDetector())
+    before.enrol("red", drawing(RED))
+    without = make_service(store=before.store)
+    without.enrol("red", drawing(PINK))
+    assert sorted(regions_of(without, "red")) == [0, 3]
+    model = without.classes.get("red").model
+    assert model is not None
+    assert (model.provenance.detector, len(model.regions)) == ("", 0)
+    back = make_service(store=before.store, detector=FakeDetector())
+    assert migrate(back) == [(0, 1), (1, 1)]
+    assert regions_of(back, "red") == [3, 3]
+
+
+def test_another_calibration_without_a_detector_keeps_what_one_has_seen(make_service: MakeService) -> None:
+    before = make_service(detector=FakeDetector())
+    before.enrol("red", drawing(RED))
+    after = make_service(store=before.store, model_set=model_set_for_tests(calibration="stricter"))
+    assert migrate(after) == [(0, 1), (1, 1)]
+    assert plain(after.classes.get("red").examples) == plain(before.classes.get("red").examples)
+
+
+def test_under_other_networks_a_detector_sees_examples_too(make_service: MakeService) -> None:
+    before = enrolled(make_service)
+    others = model_set_for_tests(networks="other networks", points="other points", detector="fake detector")
+    after = make_service(store=before.store, model_set=others, detector=FakeDetector())
+    migrate(after)
+    assert (regions_of(after, "red"), regions_of(after, "green")) == ([3], [3, 3])
+
+
+def test_what_a_detector_cannot_see_keeps_no_regions_and_is_told_of_once(make_service: MakeService, logged: Logged) -> None:
+    before = make_service(keep_crops=False, detector=FakeDetector())
+    before.enrol("print", printed(1), printed(2))
+    kept = make_service(store=before.store, detector=FakeDetector())
+    kept.enrol("print", printed(3))
+    other = model_set_for_tests(detector="another detector")
+    after = make_service(store=before.store, model_set=other, detector=FakeDetector(turned=True))
+
+    assert migrate(after) == [(0, 1), (1, 1)]
+
+    assert sorted(regions_of(after, "print")) == [0, 0, 3]  # what the first one saw cannot be compared with what this one sees
+    warnings = [line for line in logged() if line["level"] == "warning"]
+    assert [(line["event"], line["examples"]) for line in warnings] == [("the detector cannot see all examples", 2)]
+    assert migrate(make_service(store=before.store, model_set=other, detector=FakeDetector(turned=True))) == [(0, 0)]

@@ -15,6 +15,7 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from app.adapters.networks import RegionNetwork  # noqa: E402
 from tests.training.packs import draw_detector_packs  # noqa: E402
 from training import detector, export_detector, scenes  # noqa: E402
 from training.export import probe_pictures  # noqa: E402
@@ -199,6 +200,15 @@ def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
     assert export_detector.difference(network, model, probe_pictures(SIDE_PX, count=3)).is_small
     torch.nn.init.normal_(network.say.weight)
     assert not export_detector.difference(network, model, probe_pictures(SIDE_PX, count=3)).is_small
+
+
+def test_an_exported_network_is_one_that_the_service_opens() -> None:
+    network = detector.tiny_detector(8)
+    served = RegionNetwork(export_detector.to_onnx(network, SIDE_PX).SerializeToString())
+    assert (served.side_px, served.dim) == (SIDE_PX, 8)
+    regions = served(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    assert len(regions) == len(detector.cells_of(SIDE_PX)[0])
+    assert regions.boxes.max() <= 90
 
 
 def test_a_batch_that_cannot_be_quartered_is_refused(config: detector.Config) -> None:

@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from app.domain.posterior import overlaps
+from app.errors import CorruptModelSet
 from training import run
 from training.evaluate import arms, episodes, finders, items
 from training.evaluate.average_precision import (
@@ -203,7 +205,7 @@ def proposals_of(kept: finders.Kept, photographs: Iterable[Photograph], class_na
     for photograph in photographs:
         if photograph.boxes:
             proposed = kept(photograph).proposals(PROPOSED).boxes
-            best.append(finders.overlaps(np.array([box for _, box in photograph.boxes]), proposed).max(1, initial=0.0))
+            best.append(overlaps(np.array([box for _, box in photograph.boxes]), proposed).max(1, initial=0.0))
             labels += [label_of[name] for name, _ in photograph.boxes]
     shares, of_class = np.concatenate(best), np.array(labels)
     hits = {"recall_50": shares >= 0.5, "recall_70": shares >= 0.7}
@@ -227,7 +229,7 @@ def finder_of(wanted: str, config: Config, networks: dict[str, finders.Kept]) ->
         )
     try:
         kept = networks.setdefault(place, finders.Kept(finders.Network(Path(place))))
-    except ValueError as error:
+    except CorruptModelSet as error:
         raise SystemExit(f"--model {wanted}: {error}") from error
     if kind == "crops":
         return finders.Crops(kept, arms.shipped(config.models))

@@ -15,11 +15,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import onnxruntime
 from PIL import Image
 
-from app.domain.posterior import Fit, Known, Regions, kept_boxes, overlaps, see
-from app.domain.values import Box, PixelArray
+from app.adapters.networks import RegionNetwork
+from app.domain.posterior import Known, Regions, kept_boxes, see, similarities_to
+from app.domain.regions import alone as alone_on_grey
+from app.domain.regions import embedding_at
+from app.domain.values import Box
 from training import data
 from training.evaluate import in_process, items
 from training.evaluate.arms import Arm
@@ -29,10 +31,7 @@ from training.evaluate.items import AskedItem, Photograph
 from training.evaluate.rules import unit
 
 MOST_FOUND = 30  # boxes of a photograph that are ranked; the best hundred thousand of all would be the same ones
-GREY = 128  # around a photograph in a network's square, as in training
 CONTEXTS = (1.3, 2.5)  # sides of a view of a support, in longer sides of its box; and the whole photograph
-SHARES = (0.35, 0.6, 0.9)  # of a square's side that the longer side of a cut-out takes
-SAME_PLACE = 0.5  # overlap with the box that is shown from which a region is of it
 WIDTH = 0.5  # of the Gaussians, where a network does not say its own
 CROPPED = 50  # boxes of a photograph that are cut out and embedded
 SHIPPED = "auto"  # FIRSTSIGHT_VERIFY unless it is set
@@ -70,7 +69,7 @@ def decoded(source: data.Item) -> Image.Image:
 
 
 class Quads:
-    """Verified quads alone: `/detect` of the service, in this process."""
+    """`/detect` of the service, in this process: verified quads, and what a detector sees where the model set has one."""
 
     def __init__(self, models: Path, folder: Path) -> None:
         """`folder` of the packs, from which uploads are made."""
@@ -97,34 +96,15 @@ def edges_of(box: Box) -> Edges:
 
 
 class Network:
-    """An exported detector: a picture of any size -> regions in its pixels."""
+    """An exported detector, as the service runs it: a picture of any size -> regions in its pixels."""
 
     def __init__(self, path: Path) -> None:
-        """ValueError for an ONNX file of another kind."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 2
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        (given,), outputs = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
-        match given.type, given.shape, outputs:
-            case "tensor(uint8)", [1, int(height), int(width), 3], ["objectness", "boxes", "embeddings"] if height == width:
-                self.side_px = height
-            case _:
-                raise ValueError(f"it takes {given.type} {given.shape} and gives {outputs}: no detector of this project")
-        self._input = given.name
-        self.width = float(self._session.get_modelmeta().custom_metadata_map.get("width", WIDTH))
+        """CorruptModelSet for an ONNX file of another kind."""
+        self._network = RegionNetwork(path.read_bytes(), threads=2)
+        self.width = WIDTH if self._network.width is None else self._network.width
 
     def __call__(self, picture: Image.Image) -> Regions:
-        fit = Fit(picture.width, picture.height, self.side_px)
-        objectness, boxes, embeddings = self._session.run(None, {self._input: squared(picture, fit)[np.newaxis]})
-        return Regions(fit.to_picture(boxes[0]), objectness[0], embeddings[0])
-
-
-def squared(picture: Image.Image, fit: Fit) -> PixelArray:
-    """uint8 (side, side, 3)."""
-    square = Image.new("RGB", (fit.side_px, fit.side_px), (GREY, GREY, GREY))
-    square.paste(picture.resize(fit.size, Image.Resampling.BICUBIC, reducing_gap=2.0), fit.corner)
-    return np.asarray(square)
+        return self._network(np.asarray(picture))
 
 
 class Kept:
@@ -162,7 +142,7 @@ class RepMet:
 
 
 def spotted(regions: Regions, known: Known, width: float) -> list[Spotted]:
-    seen = see(regions, known, width=width, most=MOST_FOUND)
+    seen = see(regions, similarities_to(known, regions.embeddings), width=width, most=MOST_FOUND)
     return [
         Spotted(known.class_names[number], edges(regions.boxes[region]), float(score))
         for number, region, score in zip(seen.class_numbers, seen.regions, seen.scores, strict=True)
@@ -174,26 +154,9 @@ def edges(box: np.ndarray) -> Edges:
     return left, top, right, bottom
 
 
-def embedding_at(regions: Regions, box: np.ndarray) -> np.ndarray:
-    """Of the region that has a box (4,) best and most likely; where none has it, of the one whose middle is nearest."""
-    shares = overlaps(box[np.newaxis], regions.boxes)[0]
-    fits = shares >= SAME_PLACE
-    if fits.any():
-        return np.asarray(regions.embeddings[np.argmax(np.where(fits, shares * np.sqrt(regions.objectness), -1))])
-    middles = (regions.boxes[:, :2] + regions.boxes[:, 2:]) / 2
-    return np.asarray(regions.embeddings[np.argmin(np.abs(middles - (box[:2] + box[2:]) / 2).sum(1))])
-
-
 def alone(photograph: Image.Image, box: np.ndarray) -> list[tuple[Image.Image, np.ndarray]]:
-    """The box cut out, on grey, at some sizes."""
-    thing, found = cut(photograph, box), []
-    for share in SHARES:
-        side = round(max(thing.size) / share)
-        corner = np.array([(side - thing.width) // 2, (side - thing.height) // 2])
-        view = Image.new("RGB", (side, side), (GREY, GREY, GREY))
-        view.paste(thing, tuple(corner.tolist()))
-        found.append((view, np.concatenate([corner, corner + thing.size]).astype(np.float32)))
-    return found
+    """The box cut out, on grey, at some sizes: as the service shows it an example."""
+    return [(Image.fromarray(square), where) for square, where in alone_on_grey(np.asarray(cut(photograph, box)))]
 
 
 def in_place(photograph: Image.Image, box: np.ndarray) -> list[tuple[Image.Image, np.ndarray]]:
