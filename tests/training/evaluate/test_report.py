@@ -57,6 +57,7 @@ CLASSIFY = {
         "hog": FIGURES | {"auroc": None, "roc": None, "own_rule": None},
     },
 }  # fmt: skip
+BENCHMARK = CLASSIFY | {"data": "m", "split": "val", "classify": {"mini": FIGURES | {"own_rule": FIGURES}}}
 FALSE_ACCEPTS = {
     "pack": "p", "service_verify": "auto", "episodes": 2, "target_far": 0.01, "foreign_packs": ["f"], "crops_of": "g",
     "foreign_pictures": 1511, "foreign_crops": 400, "times_scored": 3,
@@ -78,6 +79,7 @@ def page(tmp_path: Path) -> str:
         "e": CLASSIFY,
         "f": FALSE_ACCEPTS,
         "g": BRANDS,
+        "h": BENCHMARK,
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(result))
     report.main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
@@ -107,6 +109,7 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | 1 times |" in page
     assert f"| p, 5-way 5-shot | models, own rule | {ANY} | {ANY} | {ANY} | 12.5 | 1 times |" in page
     assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
+    assert f"| m val, 5-way 5-shot | mini, own rule | {ANY} | {ANY} | {ANY} | – | 1 times |" in page
     assert f"| p | 1,000 | 5 | {ANY} | 10.0 | 20.0 | 10.0 | {ANY} | 20.0 | 2 | 3 times |" in page
     assert "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for 1 %" in page
     assert f"| off | hard | {ANY} | 60.0 | 10.0 | 20.0 | 10.0 | 1 times |" in page
@@ -120,7 +123,7 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
 def test_what_the_page_shows_is_drawn_beside_the_results(page: str, tmp_path: Path) -> None:
     shown = re.findall(r"!\[.*\]\(accuracy/(.*)\)", page)
     assert sorted(shown) == sorted(["confusions.webp", *(file.name for file in tmp_path.glob("*.svg"))])
-    assert len(shown) == 4
+    assert len(shown) == 6  # the benchmark's network gives no probabilities
 
 
 def test_each_section_says_its_command(page: str) -> None:
