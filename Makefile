@@ -103,6 +103,9 @@ report: $(VENV)/dev  ## measure models/ on the evaluation packs; writes docs/acc
 	for task in flickrlogos27-dev:5 grozi120-dev:20; do for shots in 1 2 5; do \
 		$(BIN)/python -m training evaluate classify --data $(DATA)/$${task%:*} --way $${task#*:} --shot $$shots --episodes 500 --skip-small \
 			--model models,teacher,histogram,hog --out docs/accuracy/classify-$${task%:*}-$${shots}shot.json || exit 1; done; done
+	for shots in 1 5; do \
+		$(BIN)/python -m training evaluate classify --data $(DATA)/mini-imagenet --split val --way 5 --shot $$shots --episodes 2000 \
+			--model models/benchmarks/mini-imagenet --out docs/accuracy/classify-mini-imagenet-val-$${shots}shot.json || exit 1; done
 	for shots in 1 5; do $(BIN)/python -m training evaluate detect --data $(DATA)/flickrlogos27-dev --shot $$shots --episodes 100 \
 		--episode-list training/episodes/flickrlogos27-dev-detect-$${shots}shot.json \
 		--out docs/accuracy/flickrlogos27-dev-detect-$${shots}shot.json || exit 1; done

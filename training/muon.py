@@ -1,9 +1,9 @@
 """Muon: steps of equal length in every direction that a layer's kernels have (Jordan et al. 2024).
 
 The momentum of a kernel, as a matrix of outputs by inputs, is replaced by the nearest matrix with orthonormal rows, so that
-directions with small gradients are learnt as fast as those with large ones. On few pictures that is worth several times as many
-steps of AdamW (docs/experiments.md). `torch.optim.Muon` takes matrices only, and computes in bfloat16, which many CPUs have no
-instructions for.
+directions with small gradients are learnt as fast as those with large ones. The benchmark's network came in 3,100 steps to where
+AdamW had brought it in 5,000 (docs/experiments.md). `torch.optim.Muon` takes matrices only, and computes in bfloat16, which many
+CPUs have no instructions for.
 
 As in Jordan's CIFAR-10 runs a kernel keeps its length, which the norm after it takes away again: the rate alone says how far a
 step turns it.
@@ -11,11 +11,12 @@ step turns it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from training.backbone import parameter_groups
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of a singular value: steep at nought, between 0.7 and 1.2 after a few rounds
 ROUNDS = 3
@@ -49,12 +50,9 @@ def kernels_and_others(learner: nn.Module, *, rate: float, kernel_rate: float, w
     convolutions = [module for module in learner.modules() if isinstance(module, nn.Conv2d)]
     kernels = [one.weight for one in convolutions if one.bias is None and one.in_channels > 3]
     taken = {id(kernel) for kernel in kernels}
-    parameters = list(learner.parameters())
-    return [
-        {"params": kernels, "times": kernel_rate / rate},
-        {"params": [p for p in parameters if p.ndim > 1 and id(p) not in taken], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed, others = parameter_groups(learner, weight_decay)  # type: ignore[arg-type]
+    decayed["params"] = [p for p in decayed["params"] if id(p) not in taken]
+    return [{"params": kernels, "times": kernel_rate / rate}, decayed, others]
 
 
 class Muon(torch.optim.AdamW):
@@ -64,13 +62,8 @@ class Muon(torch.optim.AdamW):
         super().__init__(groups, betas=betas)
         self.momentum = momentum
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             if "times" not in group:
                 continue
@@ -87,4 +80,4 @@ class Muon(torch.optim.AdamW):
                 kernel.sub_(orthogonal(ahead) * (group["lr"] * group["times"] * length / len(kernel) ** 0.5))
                 kernel.mul_(length / kernel.norm())
                 kernel.grad = None  # so that AdamW passes it by
-        return super().step(closure)
+        super().step()

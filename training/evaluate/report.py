@@ -49,13 +49,15 @@ CLASSIFY = """
 
     python -m training evaluate classify --data DIR/PACK --way N --shot K --episodes 500 --skip-small \\
         --model models,teacher,histogram,hog --out docs/accuracy/classify-PACK-Kshot.json
+    python -m training evaluate classify --data DIR/mini-imagenet --split val --way 5 --shot K --episodes 2000 \\
+        --model models/benchmarks/mini-imagenet --out docs/accuracy/classify-mini-imagenet-val-Kshot.json
 
 Random episodes, one list for all arms (`training/README.md`): so many classes of a pack enrolled with so many pictures each,
 other photographs of them asked, and pictures of the classes left out, which are as like them as their own kind is. Every arm by
 the plain protocol above; *own rule*: as served, of which the calibration error is. *AUROC*: that a known picture's highest
 score is above an unknown one's. *FPR*: share of the unknown above the line that lets 95 % of the known pass. *ECE*: what
-probabilities are off by, half of what is asked being unknown. Of mini-ImageNet, `val`: the benchmark's network, which ships
-nowhere and has learnt from its 64 base classes alone, and as its own rule the delta-encoder beside it; choices were made on these
+probabilities are off by, half of what is asked being unknown. Of mini-ImageNet, `val`: the benchmark's network, which serves
+nothing and has learnt from its 64 base classes alone, and as its own rule the delta-encoder beside it; choices were made on these
 16 classes, so that they are no result of the benchmark.
 """
 
