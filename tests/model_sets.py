@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.fakes import calibration_for_tests, point_settings_for_tests, region_calibration_for_tests
-from tests.tiny_network import CODE, DIM, SIDE_PX, tiny_decoder, tiny_detector, tiny_network
+from tests.tiny_network import CODE, DIM, SIDE_PX, tiny_decoder, tiny_network
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -27,11 +27,11 @@ def write_model_set(
     words: np.ndarray | None = None,
     deltas: np.ndarray | None = None,
     decoder: bytes | None = None,
-    detector: Mapping[int, bytes] | None = None,
+    detector: bytes | None = None,
 ) -> Path:
     """A model set that is right, but for what `edit` does to its manifest.
 
-    With `deltas` it has a synthesizer, with `detector` one with these networks, by side.
+    With `deltas` it has a synthesizer, with `detector` one with this network.
     """
     folder.mkdir(exist_ok=True)
     points = point_settings_for_tests()
@@ -80,16 +80,16 @@ def write_synthesis(folder: Path, deltas: np.ndarray, decoder: bytes) -> dict[st
     return {part: described(folder / file) for part, file in files.items()} | {"real_share": 0.5, "made": 8}
 
 
-def tiny_detectors() -> dict[int, bytes]:
-    return {side_px: tiny_detector(side_px) for side_px in DETECTOR_SIDES_PX}
-
-
-def write_detector(folder: Path, networks: Mapping[int, bytes]) -> dict[str, Any]:
-    """The files, and their entry in the manifest."""
-    for side_px, network in networks.items():
-        (folder / f"detector-{side_px}.onnx").write_bytes(network)
-    files = [{**described(folder / f"detector-{side_px}.onnx"), "side_px": side_px} for side_px in networks]
-    return {"networks": files, "dim": 4, "width": 0.5, "calibration": asdict(region_calibration_for_tests())}
+def write_detector(folder: Path, network: bytes) -> dict[str, Any]:
+    """The file, and its entry in the manifest."""
+    (folder / "detector.onnx").write_bytes(network)
+    return {
+        **described(folder / "detector.onnx"),
+        "sides_px": list(DETECTOR_SIDES_PX),
+        "dim": 4,
+        "width": 0.5,
+        "calibration": asdict(region_calibration_for_tests()),
+    }
 
 
 def described(file: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ from app.settings import Settings
 from tests.api.drawings import ACME, ACME_AGAIN, encoded, form, printed
 from tests.conftest import Logged, MakeClient, fake_adapters, settings_for_tests, wait_for_start
 from tests.fakes import FakeEmbedder, FakePointFinder, model_set_for_tests
-from tests.model_sets import described, some_deltas, tiny_detectors, write_model_set
+from tests.model_sets import described, some_deltas, write_model_set
 from tests.tiny_network import DIM, SIDE_PX, tiny_detector, tiny_network
 from tests.values import plain
 
@@ -252,7 +252,7 @@ def thing_on_grey() -> bytes:
 
 
 def test_a_detector_that_a_model_set_gets_finds_what_is_there_already_and_goes_without_a_trace(tmp_path: Path) -> None:
-    plain_set, detecting = write_model_set(tmp_path / "plain"), write_model_set(tmp_path / "detecting", detector=tiny_detectors())
+    plain_set, detecting = write_model_set(tmp_path / "plain"), write_model_set(tmp_path / "detecting", detector=tiny_detector())
     red = encoded(np.full((64, 64, 3), (230, 20, 20), np.uint8), "PNG")
     found, versions = [], []
     for models in (plain_set, detecting, plain_set, detecting):
@@ -279,6 +279,6 @@ def test_a_detector_that_a_model_set_gets_finds_what_is_there_already_and_goes_w
 
 @pytest.mark.parametrize("network", [tiny_detector(32), tiny_network()])
 def test_a_detector_that_is_not_as_its_manifest_says_stops_the_start(tmp_path: Path, network: bytes) -> None:
-    models = write_model_set(tmp_path / "models", detector={64: network})
+    models = write_model_set(tmp_path / "models", detector=network)
     with pytest.raises(CorruptModelSet, match="The detector takes"):
         open_adapters(settings_for_tests(models_dir=models, device="cpu"))

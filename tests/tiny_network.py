@@ -49,15 +49,29 @@ def tiny_network(*, side_px: int = SIDE_PX, input_type: int = TensorProto.UINT8,
     return model.SerializeToString()
 
 
-def tiny_detector(side_px: int, *, width: float | None = 0.5, scale: float = 1.0, with_boxes: bool = True) -> bytes:
+def tiny_detector(
+    side_px: int | str = "side", *, width: float | None = 0.5, scale: float = 1.0, with_boxes: bool = True
+) -> bytes:
     """ONNX bytes: uint8 (1, side, side, 3) -> three regions: what is not grey in all of the picture, and in each half of it.
 
+    Without a number the side is left open, under a name.
     Their embeddings (4,) are the mean colours there against mid-grey, with a 1. `scale` is that of the embeddings, `width` what
     the file says of its Gaussians: anything but 1, or another than the manifest's, makes a detector that breaks its contract.
     """
-    halves = np.ones((3, side_px, side_px), np.float32)
-    halves[1, :, side_px // 2 :] = halves[2, :, : side_px // 2] = 0
     nodes = [
+        helper.make_node("Shape", ["picture"], ["sizes"], start=1, end=2),
+        helper.make_node("Cast", ["sizes"], ["side"], to=TensorProto.FLOAT),  # (1,)
+        helper.make_node("Squeeze", ["sizes"], ["length"]),
+        helper.make_node("Range", ["zero", "length", "step"], ["numbers"]),  # (s,)
+        helper.make_node("Cast", ["numbers"], ["from"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["from", "one"], ["to"]),
+        helper.make_node("Mul", ["side", "half"], ["middle"]),
+        helper.make_node("Less", ["from", "middle"], ["is_left"]),
+        helper.make_node("Cast", ["is_left"], ["left_half"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["one", "left_half"], ["right_half"]),
+        helper.make_node("Add", ["left_half", "right_half"], ["whole"]),
+        *(helper.make_node("Unsqueeze", [part, "to_layers"], [f"{part}s"]) for part in ("whole", "left_half", "right_half")),
+        helper.make_node("Concat", ["wholes", "left_halfs", "right_halfs"], ["halves"], axis=0),  # (3, 1, s)
         helper.make_node("Cast", ["picture"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["pixels", "grey"], ["colours"]),  # (1, s, s, 3)
         helper.make_node("Abs", ["colours"], ["contrast"]),
@@ -90,12 +104,11 @@ def tiny_detector(side_px: int, *, width: float | None = 0.5, scale: float = 1.0
         "line": np.float32(16).reshape(1),
         "one": np.float32(1).reshape(1),
         "ones": np.ones((3, 1), np.float32),
-        "side": np.float32(side_px).reshape(1),
+        "zero": np.array(0, np.int64),
+        "step": np.array(1, np.int64),
         "none": np.float32(0).reshape(1),
         "half": np.float32(0.5).reshape(1),
-        "from": np.arange(side_px, dtype=np.float32),
-        "to": np.arange(1, side_px + 1, dtype=np.float32),
-        "halves": halves,
+        "to_layers": np.array([0, 1], np.int64),
         "scale": np.float32(scale).reshape(1),
         "first": np.array([0], np.int64),
         "second": np.array([1], np.int64),

@@ -158,9 +158,11 @@ def cells_of(side_px: int, device: torch.device | None = None) -> tuple[Tensor, 
     """Middles (m, 2), x and y in pixels, and strides (m,) of all cells of a picture, in the order of `Found`."""
     points, strides = [], []
     for stride in STRIDES:
-        axis = (torch.arange(side_px // stride, device=device, dtype=torch.float32) + 0.5) * stride
-        points.append(torch.cartesian_prod(axis, axis).flip(1))  # rows, then columns; x first
-        strides.append(torch.full((len(axis) ** 2,), float(stride), device=device))
+        cells = side_px // stride
+        axis = (torch.arange(cells, device=device, dtype=torch.float32) + 0.5) * stride
+        x, y = axis[None].expand(cells, cells), axis[:, None].expand(cells, cells)
+        points.append(torch.stack([x, y], -1).view(-1, 2))
+        strides.append(torch.full((cells * cells,), float(stride), device=device))
     return torch.cat(points), torch.cat(strides)
 
 

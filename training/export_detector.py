@@ -2,11 +2,11 @@
 
     python -m training export-detector --run runs/detector --models models
 
-Writes `detector-320.onnx` and `detector-512.onnx`: one network for two sides of the picture, with fixed shapes, so that a runtime
-plans its memory once. In: uint8 (1, side, side, 3). Out, for all cells of all levels: `objectness` (1, m) in [0, 1], `boxes`
-(1, m, 4) in pixels, `embeddings` (1, m, e) of unit length. What depends on the data, the most likely ones, overlaps and classes,
-is the domain's (`app/domain/posterior.py`). Beside them `detector.safetensors`: weights in fp16, from which training goes on. To
-serve them, a manifest names the files in its section `detector` (docs/operations.md).
+Writes `detector.onnx`, whose `side` is left open: who opens it fixes that, and has fixed shapes, for which a runtime plans its
+memory once. In: uint8 (1, side, side, 3). Out, for all cells of all levels: `objectness` (1, m) in [0, 1], `boxes` (1, m, 4) in
+pixels, `embeddings` (1, m, e) of unit length. What depends on the data, the most likely ones, overlaps and classes, is the
+domain's (`app/domain/posterior.py`). Beside it `detector.safetensors`: weights in fp16, from which training goes on. To serve it,
+a manifest names the file in its section `detector` (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from onnx import helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from app.adapters.networks import OPEN_SIDE
 from training import detector, run
 from training.export import OPSET, probe_pictures, with_half_weights
 
 OUTPUTS = ["objectness", "boxes", "embeddings"]
+TRACED_PX = 64
 # Between torch and ONNX Runtime, over all cells of probe pictures; weights are stored in fp16.
 WORST_OBJECTNESS = 2e-2
 WORST_BOX_SHARE = 5e-2  # of a box's longer side, or a pixel
@@ -38,32 +40,30 @@ WORST_COSINE_DISTANCE = 1e-3
 class Config:
     run: Path = field(default=Path("runs/detector"), metadata={"help": "run folder to export the averaged weights of"})
     models: Path = field(default=Path("models"), metadata={"help": "folder to write to"})
-    sides_px: str = field(default="320,512", metadata={"help": "sides of the input, a file each"})
+    sides_px: str = field(default="320,512", metadata={"help": "sides of the input at which both are compared"})
 
 
 class Served(nn.Module):
     """The detector as the service calls it: uint8 (n, side, side, 3) RGB -> objectness, boxes and embeddings of all cells."""
 
-    def __init__(self, network: detector.Detector, side_px: int) -> None:
+    def __init__(self, network: detector.Detector) -> None:
         super().__init__()
         self.network = network
-        points, _ = detector.cells_of(side_px)
-        self.register_buffer("points", points)
-
-    points: Tensor  # (m, 2)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         found = self.network(pictures.permute(0, 3, 1, 2).float())
-        boxes = detector.boxes_from(self.points, found.distances)
+        points, _ = detector.cells_of(pictures.shape[1])
+        boxes = detector.boxes_from(points, found.distances)
         return detector.objectness_of(found), boxes, self.network.embed(found.features)
 
 
-def to_onnx(network: detector.Detector, side_px: int) -> onnx.ModelProto:
-    """The whole as ONNX for one side, weights stored in fp16."""
+def to_onnx(network: detector.Detector) -> onnx.ModelProto:
+    """The whole as ONNX for any side that is a multiple of 32, weights stored in fp16."""
     buffer = io.BytesIO()
     torch.onnx.export(
-        Served(network, side_px).eval(), (torch.zeros(1, side_px, side_px, 3, dtype=torch.uint8),), buffer, dynamo=False,
+        Served(network).eval(), (torch.zeros(1, TRACED_PX, TRACED_PX, 3, dtype=torch.uint8),), buffer, dynamo=False,
         opset_version=OPSET, input_names=["pictures"], output_names=OUTPUTS,
+        dynamic_axes={"pictures": {1: OPEN_SIDE, 2: OPEN_SIDE}, **{name: {1: "cells"} for name in OUTPUTS}},
     )  # fmt: skip
     return with_half_weights(onnx.load_from_string(buffer.getvalue()))
 
@@ -87,8 +87,10 @@ class Difference:
 
 def difference(network: detector.Detector, model: onnx.ModelProto, pictures: np.ndarray) -> Difference:
     """Over uint8 pictures (n, side, side, 3), each asked alone."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    served, found = Served(network, pictures.shape[1]).eval(), []
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name(OPEN_SIDE, pictures.shape[1])
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    served, found = Served(network).eval(), []
     for picture in pictures:
         with torch.no_grad():
             expected = [output.numpy() for output in served(torch.from_numpy(picture[None]))]
@@ -111,12 +113,12 @@ def main(arguments: list[str]) -> None:
     learner = run.without_prefix("learner.representatives", load_file(config.run / "checkpoint.safetensors"))
     width = float(torch.nn.functional.softplus(learner["raw_width"]))
     config.models.mkdir(parents=True, exist_ok=True)
+    model = to_onnx(network)
     for side_px in map(int, config.sides_px.split(",")):
-        model = to_onnx(network, side_px)
         differing = difference(network, model, probe_pictures(side_px, count=4))
         print(f"{side_px} px: largest difference between torch and ONNX Runtime: {differing}")
         if not differing.is_small:
             sys.exit("the exported network does not compute what the trained one does; it was not written")
-        helper.set_model_props(model, {"width": f"{width:.6f}"})
-        onnx.save(model, config.models / f"detector-{side_px}.onnx")
+    helper.set_model_props(model, {"width": f"{width:.6f}"})
+    onnx.save(model, config.models / "detector.onnx")
     save_file({name: value.contiguous() for name, value in weights.items()}, config.models / "detector.safetensors")

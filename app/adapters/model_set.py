@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,7 +35,8 @@ class SynthesisParts:
 
 @dataclass(frozen=True, slots=True)
 class DetectorParts:
-    networks: Mapping[int, bytes]  # ONNX, by the side of the squares that each takes, rising
+    network: bytes  # ONNX
+    sides_px: tuple[int, ...]  # of the squares that it is given, rising
     dim: int  # of an embedding of a region
     width: float  # of the Gaussians around representatives
 
@@ -89,23 +89,18 @@ class _Synthesis(_Strict):
     made: Annotated[int, Field(ge=1, le=1024)]
 
 
-class _DetectorNetwork(_File):
-    side_px: Annotated[int, Field(ge=8)]
-
-
-class _Detector(_Strict):
-    networks: Annotated[tuple[_DetectorNetwork, ...], Field(min_length=1)]
+class _Detector(_File):
+    sides_px: Annotated[tuple[Annotated[int, Field(ge=8)], ...], Field(min_length=1)]
     dim: Annotated[int, Field(ge=1)]
     width: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     calibration: dict[str, Any]  # the domain reads it
 
-    @field_validator("networks")
+    @field_validator("sides_px")
     @classmethod
-    def _of_rising_sides(cls, networks: tuple[_DetectorNetwork, ...]) -> tuple[_DetectorNetwork, ...]:
-        sides = [network.side_px for network in networks]
-        if sides != sorted(set(sides)):
-            raise ValueError(f"sides rise from one network to the next, unlike {sides}")
-        return networks
+    def _rising(cls, sides_px: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sides_px) != sorted(set(sides_px)):
+            raise ValueError(f"sides rise, unlike {sides_px}")
+        return sides_px
 
 
 class _Training(_Strict):
@@ -179,7 +174,7 @@ def check_files(folder: Path) -> list[FileCheck]:
         parts = manifest.synthesis
         files |= {"delta-encoder": parts.encoder, "delta-decoder": parts.decoder, "deltas": parts.deltas}
     if manifest.detector is not None:
-        files |= {f"detector-{network.side_px}": network for network in manifest.detector.networks}
+        files["detector"] = manifest.detector
     return [_check(folder, use, wanted) for use, wanted in files.items()]
 
 
@@ -240,8 +235,7 @@ def _provenance_of(manifest: _Manifest) -> Provenance:
 
 
 def _made_by(detector: _Detector) -> dict[str, Any]:
-    networks = [{"side_px": network.side_px, "sha256": network.sha256} for network in detector.networks]
-    return {"networks": networks, "shares": SHARES}
+    return {"sha256": detector.sha256, "sides_px": detector.sides_px, "shares": SHARES}
 
 
 def _calibration_of(manifest: _Manifest) -> Calibration:
@@ -289,8 +283,7 @@ def _read_synthesis(folder: Path, wanted: _Synthesis) -> SynthesisParts:
 
 
 def _read_detector(folder: Path, wanted: _Detector) -> DetectorParts:
-    networks = {network.side_px: _read_checked(folder, network) for network in wanted.networks}
-    return DetectorParts(networks, wanted.dim, wanted.width)
+    return DetectorParts(_read_checked(folder, wanted), wanted.sides_px, wanted.dim, wanted.width)
 
 
 def _read_array(folder: Path, wanted: _File) -> NDArray[Any]:

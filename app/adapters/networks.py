@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ Device = Literal["cpu", "cuda", "auto"]
 
 OUTPUTS = ["embedding", "features", "dense"]
 REGION_OUTPUTS = ["objectness", "boxes", "embeddings"]
+OPEN_SIDE = "side"  # what a detector's file calls the side of its input where it leaves it open
 WIDTH_TOLERANCE = 1e-4  # a network says the width of its Gaussians to six digits
 UNIT_TOLERANCE = 1e-3  # of a length; half precision inside a network leaves about as much
 CUDA = "CUDAExecutionProvider"
@@ -96,11 +99,15 @@ def open_synthesizer(loaded: LoadedModelSet) -> Synthesize:
 
 
 class RegionNetwork:
-    """A detector for squares of one side: input uint8 (1, side, side, 3) RGB, outputs as in `Regions`, (1, …) each."""
+    """A detector for squares of one side: input uint8 (1, side, side, 3) RGB, outputs as in `Regions`, (1, …) each.
 
-    def __init__(self, network: bytes, *, threads: int = 1, device: Device = "cpu") -> None:
-        """CorruptModelSet for any other kind of network."""
-        self._session = _open(network, threads=threads, device=device, name="detector")
+    A file whose input leaves `side` open serves several sides. Each has a session of fixed shapes, for which the runtime plans
+    its memory once.
+    """
+
+    def __init__(self, network: bytes, side_px: int, *, threads: int = 1, device: Device = "cpu") -> None:
+        """CorruptModelSet for any other kind of network. One that is for another side alone says so by its `side_px`."""
+        self._session = _open(network, threads=threads, device=device, name="detector", open_sizes={OPEN_SIDE: side_px})
         self._input, self.side_px, self.dim = _shape_of_detector(self._session)
         width = self._session.get_modelmeta().custom_metadata_map.get("width")
         self.width = None if width is None else float(width)  # of the Gaussians it was trained with; None: it does not say
@@ -115,14 +122,14 @@ class RegionNetwork:
 
 
 class OnnxDetector:
-    """The detector of a model set: a network for each side."""
+    """The detector of a model set, at each of its sides."""
 
     def __init__(self, parts: DetectorParts, *, threads: int = 1, device: Device = "cpu") -> None:
         """CorruptModelSet when a network is not as the manifest says."""
         self._networks = {
-            side_px: RegionNetwork(network, threads=threads, device=device) for side_px, network in parts.networks.items()
+            side_px: RegionNetwork(parts.network, side_px, threads=threads, device=device) for side_px in parts.sides_px
         }
-        self.sides_px = tuple(self._networks)
+        self.sides_px = parts.sides_px
         for side_px, network in self._networks.items():
             _check_detector(network, side_px, parts)
 
@@ -143,15 +150,22 @@ def _check_detector(network: RegionNetwork, side_px: int, parts: DetectorParts) 
         )
     if network.width is not None and abs(network.width - parts.width) > WIDTH_TOLERANCE:
         raise CorruptModelSet(
-            f"The detector for {side_px} pixels was trained with Gaussians of width {network.width}; "
-            f"its manifest says {parts.width}."
+            f"The detector was trained with Gaussians of width {network.width}; its manifest says {parts.width}."
         )
 
 
 def _open(
-    network: bytes, *, threads: int = 1, device: Device = "cpu", name: str = "embedding network"
+    network: bytes,
+    *,
+    threads: int = 1,
+    device: Device = "cpu",
+    name: str = "embedding network",
+    open_sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> onnxruntime.InferenceSession:
+    """Sizes that the network leaves open under these names are fixed."""
     options = onnxruntime.SessionOptions()
+    for size, value in open_sizes.items():
+        options.add_free_dimension_override_by_name(size, value)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

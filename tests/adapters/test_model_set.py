@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from app.adapters import model_set
-from app.adapters.model_set import check_files, read_model_set
+from app.adapters.model_set import DetectorParts, check_files, read_model_set
 from app.domain.model_set import DetectorSettings
 from app.errors import CorruptModelSet
 from tests.fakes import calibration_for_tests, point_settings_for_tests, region_calibration_for_tests
-from tests.model_sets import Edit, some_deltas, tiny_detectors, write_model_set
-from tests.tiny_network import DIM, SIDE_PX, tiny_decoder, tiny_network
+from tests.model_sets import Edit, some_deltas, write_model_set
+from tests.tiny_network import DIM, SIDE_PX, tiny_decoder, tiny_detector, tiny_network
 
 
 def test_a_model_set_is_read_whole(tmp_path: Path) -> None:
@@ -248,15 +248,15 @@ def test_a_pickle_in_an_array_file_is_never_run(tmp_path: Path, file: str) -> No
 
 
 def with_detector(folder: Path, edit: Edit = lambda manifest: None) -> Path:
-    return write_model_set(folder, edit, detector=tiny_detectors())
+    return write_model_set(folder, edit, detector=tiny_detector())
 
 
 def test_a_detector_is_read_with_its_calibration(tmp_path: Path) -> None:
     loaded = read_model_set(with_detector(tmp_path))
     assert loaded.detector is not None
-    assert (loaded.detector.networks, loaded.detector.dim, loaded.detector.width) == (tiny_detectors(), 4, 0.5)
+    assert loaded.detector == DetectorParts(tiny_detector(), (64, 96), 4, 0.5)
     assert loaded.model_set.detector == DetectorSettings(0.5, region_calibration_for_tests())
-    assert {file.use for file in check_files(tmp_path)} >= {"detector-64", "detector-96"}
+    assert "detector" in {file.use for file in check_files(tmp_path)}
 
 
 def test_a_model_set_without_a_detector_is_the_one_it_was_before_there_were_any(tmp_path: Path) -> None:
@@ -282,11 +282,10 @@ def test_a_detector_leaves_everything_else_as_it_was(tmp_path: Path) -> None:
     [
         (lambda manifest: manifest["detector"].update(width=0.4), False),
         (lambda manifest: manifest["detector"]["calibration"].update(bias=1.0), False),
-        (lambda manifest: manifest["detector"]["networks"].pop(), True),
-        (lambda manifest: manifest["detector"]["networks"][0].update(side_px=48), True),
+        (lambda manifest: manifest["detector"].update(sides_px=[64]), True),
     ],
 )
-def test_regions_depend_on_the_networks_and_on_nothing_that_is_made_of_them(tmp_path: Path, edit: Edit, moves: bool) -> None:
+def test_regions_depend_on_the_network_and_on_nothing_that_is_made_of_them(tmp_path: Path, edit: Edit, moves: bool) -> None:
     plain = read_model_set(with_detector(tmp_path)).model_set
     edited = read_model_set(with_detector(tmp_path, edit)).model_set
     assert (edited.provenance.detector != plain.provenance.detector) == moves
@@ -301,21 +300,22 @@ def test_regions_depend_on_the_sizes_at_which_an_example_is_shown(tmp_path: Path
 
 
 def test_a_file_of_a_detector_with_one_other_bit_is_refused(tmp_path: Path) -> None:
-    path = with_detector(tmp_path) / "detector-96.onnx"
+    path = with_detector(tmp_path) / "detector.onnx"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(CorruptModelSet, match=r"detector-96\.onnx is not the file of its manifest"):
+    with pytest.raises(CorruptModelSet, match=r"detector\.onnx is not the file of its manifest"):
         read_model_set(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
-        (lambda detector: detector.pop("networks"), r"detector\.networks: Field required"),
-        (lambda detector: detector.update(networks=[]), r"detector\.networks"),
-        (lambda detector: detector["networks"].reverse(), r"detector\.networks: .*sides rise"),
-        (lambda detector: detector["networks"][1].update(side_px=64), r"detector\.networks: .*sides rise"),
-        (lambda detector: detector["networks"][0].update(file="../detector.onnx"), r"detector\.networks\.0\.file"),
-        (lambda detector: detector["networks"][0].update(sha256="ABC"), r"detector\.networks\.0\.sha256"),
+        (lambda detector: detector.pop("file"), r"detector\.file: Field required"),
+        (lambda detector: detector.update(sides_px=[]), r"detector\.sides_px"),
+        (lambda detector: detector["sides_px"].reverse(), r"detector\.sides_px: .*sides rise"),
+        (lambda detector: detector.update(sides_px=[64, 64]), r"detector\.sides_px: .*sides rise"),
+        (lambda detector: detector.update(sides_px=[4]), r"detector\.sides_px\.0"),
+        (lambda detector: detector.update(file="../detector.onnx"), r"detector\.file"),
+        (lambda detector: detector.update(sha256="ABC"), r"detector\.sha256"),
         (lambda detector: detector.update(dim=0), r"detector\.dim"),
         (lambda detector: detector.update(width=0.0), r"detector\.width"),
         (lambda detector: detector.update(width="0.5"), r"detector\.width"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from app.adapters.networks import DeltaDecoder, OnnxDetector, OnnxEmbedder, open
 from app.domain.gallery import similarity_of
 from app.domain.representatives import fit_class, no_synthesis
 from app.errors import CorruptModelSet, InvalidSettings
-from tests.model_sets import DETECTOR_SIDES_PX, some_deltas, tiny_detectors, write_model_set
+from tests.model_sets import DETECTOR_SIDES_PX, some_deltas, write_model_set
 from tests.tiny_network import CELL_PX, CODE, DIM, SIDE_PX, tiny_decoder, tiny_detector, tiny_network
 from tests.values import example_of
 
@@ -156,12 +155,13 @@ def test_two_banks_of_deltas_make_two_class_models_of_one_example(tmp_path: Path
     assert abs(first.threshold - second.threshold) > 0.001
 
 
-def detector_of(*networks: bytes, sides_px: Sequence[int] = (64, 96), dim: int = 4, width: float = 0.5) -> OnnxDetector:
-    made = networks or [tiny_detector(side_px) for side_px in sides_px]
-    return OnnxDetector(DetectorParts(dict(zip(sides_px, made, strict=False)), dim, width))
+def detector_of(
+    network: bytes | None = None, sides_px: tuple[int, ...] = (64, 96), *, dim: int = 4, width: float = 0.5
+) -> OnnxDetector:
+    return OnnxDetector(DetectorParts(network or tiny_detector(), sides_px, dim, width))
 
 
-def test_a_detector_has_a_network_for_each_side() -> None:
+def test_a_detector_looks_at_each_of_its_sides() -> None:
     detector = detector_of()
     assert detector.sides_px == (64, 96)
     # A line of a pixel is left in the square of 96, and blurred to two in that of 64.
@@ -186,9 +186,10 @@ def test_what_a_detector_says_is_in_pixels_of_the_picture() -> None:
     [
         (b"no network", "cannot open the detector"),
         (tiny_network(), "not uint8"),
-        (tiny_detector(64, with_boxes=False), r"not uint8 \(1, side, side, 3\) and objectness"),
-        (tiny_detector(32), "takes 32 pixels a side and gives embeddings of 4 numbers; its manifest says 64 and 4"),
-        (tiny_detector(64, width=0.4), "width 0.4; its manifest says 0.5"),
+        (tiny_detector(with_boxes=False), r"not uint8 \(1, side, side, 3\) and objectness"),
+        (tiny_detector("edge"), r"takes .*\[1, 'edge', 'edge', 3\]"),
+        (tiny_detector(64), "takes 64 pixels a side and gives embeddings of 4 numbers; its manifest says 96 and 4"),
+        (tiny_detector(width=0.4), "width 0.4; its manifest says 0.5"),
     ],
 )
 def test_a_detector_of_another_kind_is_refused(network: bytes, complaint: str) -> None:
@@ -202,17 +203,21 @@ def test_a_detector_of_another_size_than_its_manifest_says_is_refused() -> None:
 
 
 def test_a_detector_may_leave_its_width_to_the_manifest() -> None:
-    assert detector_of(tiny_detector(64, width=None), width=0.3).sides_px == (64,)
+    assert detector_of(tiny_detector(width=None), width=0.3).sides_px == (64, 96)
+
+
+def test_a_detector_may_be_for_one_side_alone() -> None:
+    assert len(detector_of(tiny_detector(64), (64,))(BLACK[0], 64)) == 3
 
 
 @pytest.mark.parametrize("scale", [2.0, float("nan")])
 def test_regions_without_unit_length_never_leave(scale: float) -> None:
     with pytest.raises(CorruptModelSet, match="detector gave vectors of lengths"):
-        detector_of(tiny_detector(64, scale=scale))(BLACK[0], 64)
+        detector_of(tiny_detector(scale=scale))(BLACK[0], 64)
 
 
 def test_a_model_set_opens_with_the_detector_it_has(tmp_path: Path) -> None:
     assert open_detector(read_model_set(write_model_set(tmp_path)), threads=1, device="cpu") is None
-    detector = open_detector(read_model_set(write_model_set(tmp_path, detector=tiny_detectors())), threads=1, device="cpu")
+    detector = open_detector(read_model_set(write_model_set(tmp_path, detector=tiny_detector())), threads=1, device="cpu")
     assert detector is not None
     assert detector.sides_px == DETECTOR_SIDES_PX

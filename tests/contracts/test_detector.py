@@ -13,7 +13,8 @@ from app.domain.posterior import Regions, overlaps
 from app.domain.values import PixelArray
 from app.service.ports import Detector
 from tests.fakes import FakeDetector
-from tests.model_sets import tiny_detectors
+from tests.model_sets import DETECTOR_SIDES_PX
+from tests.tiny_network import tiny_detector
 from tests.values import plain
 
 
@@ -21,7 +22,7 @@ from tests.values import plain
 def detector(request: pytest.FixtureRequest) -> Detector:
     if request.param == "fake":
         return FakeDetector()
-    parts = DetectorParts(tiny_detectors(), dim=4, width=0.5)
+    parts = DetectorParts(tiny_detector(), DETECTOR_SIDES_PX, dim=4, width=0.5)
     return OnnxDetector(parts, threads=1 if request.param == "onnx" else 2)
 
 

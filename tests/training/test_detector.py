@@ -185,7 +185,7 @@ def test_a_run_goes_on_where_it_stopped_and_what_it_trained_is_what_is_exported(
     assert {"recall", "named", "recall_photographs"} <= lines[-1].keys()
 
     export_detector.main(["--run", str(config.run), "--models", str(tmp_path / "models"), "--sides-px", str(SIDE_PX)])
-    session = onnxruntime.InferenceSession(tmp_path / "models" / f"detector-{SIDE_PX}.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(tmp_path / "models" / "detector.onnx", providers=["CPUExecutionProvider"])
     objectness, boxes, embeddings = session.run(export_detector.OUTPUTS, {"pictures": probe_pictures(SIDE_PX, count=1)})
     assert (objectness.shape, boxes.shape, embeddings.shape) == ((1, 84), (1, 84, 4), (1, 84, 16))
     assert np.allclose(np.linalg.norm(embeddings, axis=2), 1, atol=1e-3)
@@ -196,15 +196,16 @@ def test_a_run_goes_on_where_it_stopped_and_what_it_trained_is_what_is_exported(
 def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = detector.tiny_detector(8).eval()
-    model = export_detector.to_onnx(network, SIDE_PX)
-    assert export_detector.difference(network, model, probe_pictures(SIDE_PX, count=3)).is_small
+    model = export_detector.to_onnx(network)
+    for side_px in (SIDE_PX, 2 * SIDE_PX):
+        assert export_detector.difference(network, model, probe_pictures(side_px, count=3)).is_small
     torch.nn.init.normal_(network.say.weight)
     assert not export_detector.difference(network, model, probe_pictures(SIDE_PX, count=3)).is_small
 
 
 def test_an_exported_network_is_one_that_the_service_opens() -> None:
     network = detector.tiny_detector(8)
-    served = RegionNetwork(export_detector.to_onnx(network, SIDE_PX).SerializeToString())
+    served = RegionNetwork(export_detector.to_onnx(network).SerializeToString(), SIDE_PX)
     assert (served.side_px, served.dim) == (SIDE_PX, 8)
     regions = served(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
     assert len(regions) == len(detector.cells_of(SIDE_PX)[0])

@@ -1,6 +1,6 @@
 """Whole photographs, a few boxes shown of each of some classes: what is found by the service, by a detector, by baselines?
 
-    python -m training evaluate detect --data DIR/PACK --model detector=models/detector-320.onnx,quads --shot 1 --out FILE
+    python -m training evaluate detect --data DIR/PACK --model detector=models/detector.onnx,quads --shot 1 --out FILE
 
 `--data` is a pack with boxes, or a folder with COCO annotations (`annotations.json`, `images/`). Every arm is shown the same
 boxes and asked the same photographs: of each class of the episode, and some that show none of them, without which false alarms
@@ -66,6 +66,7 @@ class Config:
         default="quads", metadata={"help": "FILE.onnx, in-place:FILE.onnx, crops:FILE.onnx, quads, ncc; by commas"}
     )
     models: Path = field(default=Path("models"), metadata={"help": "model set of quads and crops"})
+    side_px: int = field(default=320, metadata={"help": "side at which a detector looks at everything"})
     way: str = field(default="5", metadata={"help": f"classes of an episode, or {ALL}"})
     shot: int = field(default=1, metadata={"help": "boxes shown of each, of different photographs"})
     episodes: int = field(default=500, metadata={"help": "drawn at random, or the first of --episode-list"})
@@ -228,7 +229,7 @@ def finder_of(wanted: str, config: Config, networks: dict[str, finders.Kept]) ->
             f"--model {wanted}: it is quads, ncc, FILE.onnx, in-place:FILE.onnx or crops:FILE.onnx, of a file that there is"
         )
     try:
-        kept = networks.setdefault(place, finders.Kept(finders.Network(Path(place))))
+        kept = networks.setdefault(place, finders.Kept(finders.Network(Path(place), config.side_px)))
     except CorruptModelSet as error:
         raise SystemExit(f"--model {wanted}: {error}") from error
     if kind == "crops":

@@ -22,6 +22,7 @@ from app.domain.posterior import Known, Regions, kept_boxes, see, similarities_t
 from app.domain.regions import alone as alone_on_grey
 from app.domain.regions import embedding_at
 from app.domain.values import Box
+from app.errors import CorruptModelSet
 from training import data
 from training.evaluate import in_process, items
 from training.evaluate.arms import Arm
@@ -98,9 +99,11 @@ def edges_of(box: Box) -> Edges:
 class Network:
     """An exported detector, as the service runs it: a picture of any size -> regions in its pixels."""
 
-    def __init__(self, path: Path) -> None:
-        """CorruptModelSet for an ONNX file of another kind."""
-        self._network = RegionNetwork(path.read_bytes(), threads=2)
+    def __init__(self, path: Path, side_px: int) -> None:
+        """CorruptModelSet for an ONNX file of another kind, or for another side alone."""
+        self._network = RegionNetwork(path.read_bytes(), side_px, threads=2)
+        if self._network.side_px != side_px:
+            raise CorruptModelSet(f"the detector is for {self._network.side_px} pixels a side, not {side_px}")
         self.width = WIDTH if self._network.width is None else self._network.width
 
     def __call__(self, picture: Image.Image) -> Regions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ pytest.importorskip("torch", reason="the extra `training` is not installed")
 
 from app.domain.posterior import Regions
 from app.domain.values import Box, Upload
+from tests.tiny_network import tiny_detector
 from tests.training.packs import photograph, write_boxes
 from training.data import Item
 from training.evaluate import detection, episodes, in_process, intervals, items
@@ -193,6 +195,15 @@ def test_a_list_that_asks_what_it_shows_is_refused(scenes: Path) -> None:
 def test_arms_that_there_are_not_end_the_command(scenes: Path, model: str) -> None:
     with pytest.raises(SystemExit, match="--model"):
         evaluated(scenes, "--model", model)
+
+
+def test_a_detector_that_cannot_look_at_the_side_that_is_asked_ends_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "detector.onnx"
+    file.write_bytes(tiny_detector(64))
+    config = detection.Config(data=Path(), out=Path(), model=str(file), side_px=64)
+    assert list(detection.named_finders(config, {})) == ["detector"]
+    with pytest.raises(SystemExit, match="for 64 pixels a side, not 96"):
+        detection.named_finders(replace(config, side_px=96), {})
 
 
 def test_arms_are_called_by_their_files_and_not_by_where_these_lie(monkeypatch: pytest.MonkeyPatch) -> None:
