@@ -86,8 +86,10 @@ train-model-set: $(VENV)/dev  ## what was trained -> models/: discriminant, ONNX
 	$(BIN)/python -m training calibrate --data $(DATA) $(ARGS)
 	$(BIN)/python -m training proofs --data $(DATA)
 
-train-detector: $(VENV)/dev  ## train the detector on the packs in DATA; again to go on
+train-detector: $(VENV)/dev  ## train the detector on the packs in DATA (again to go on), and put it into models/
 	$(BIN)/python -m training detector --data $(DATA) $(ARGS)
+	$(BIN)/python -m training export-detector
+	$(BIN)/python -m training regions --data $(DATA)
 
 train-benchmark: $(VENV)/dev  ## train network and delta-encoder of the mini-ImageNet benchmark on its base classes alone
 	$(BIN)/python -m training mini-imagenet --data $(DATA) $(ARGS)

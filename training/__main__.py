@@ -21,6 +21,7 @@ STAGES = {
     "points": "training.points",
     "calibrate": "training.calibrate",
     "proofs": "training.proofs",
+    "regions": "training.regions",
     "evaluate classify": "training.evaluate.classify",
     "evaluate tasks": "training.evaluate.few_shot",
     "evaluate synthesis": "training.evaluate.synthesis",

@@ -471,12 +471,9 @@ def enrolled_pictures(stock: scenes.Stock, labels: Tensor, side_px: int) -> Tens
     """The clean mark or front of each class, aspect ratio kept, over half of a frame (classes, 3, side, side)."""
     found = []
     for label in labels.tolist():
-        things = next(one for one in reversed(stock.things) if one.first_label <= label)
-        pictures = things.pictures
-        row = int((torch.cumsum(pictures.counts, 0) - pictures.counts)[label - things.first_label])
-        aspect = float(pictures.aspects[row])
+        picture, aspect = stock.first_of(label)
         w, h = (max(16, round(side_px / 2 * share)) for share in (min(1.0, aspect), min(1.0, 1 / aspect)))
-        face = render.clean(pictures.pixels[row : row + 1].float() / 255, side_px)
+        face = render.clean(picture, side_px)
         face = F.interpolate(face, size=(h, w), mode="bilinear", align_corners=False, antialias=True)
         ground = float(face[0, :, 0, 0].mean())
         left, top = (side_px - w) // 2, (side_px - h) // 2

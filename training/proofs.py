@@ -225,10 +225,10 @@ def serve(pictures: Iterable[tuple[str, PixelArray]], eyes: Eyes, loaded: Loaded
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         states = list(pool.map(state_of, pictures))
-    snapshot = Snapshot(1, tuple(sorted(states, key=lambda state: state.name)))
-    gallery = Gallery.from_snapshot(snapshot, loaded.model_set.provenance.networks)
+    snapshot, provenance = Snapshot(1, tuple(sorted(states, key=lambda state: state.name))), loaded.model_set.provenance
+    gallery = Gallery.from_snapshot(snapshot, provenance.networks, provenance.detector)
     words = loaded.points.words
-    prints = Prints(loaded.model_set.provenance.points, CodeBook(words), partial(FaissPointIndex, words=len(words)))
+    prints = Prints(provenance.points, CodeBook(words), partial(FaissPointIndex, words=len(words)))
     return Served(gallery, FaissIndex(gallery.block.representatives()), prints.from_snapshot(snapshot))
 
 
@@ -374,16 +374,16 @@ def fit_ambiguous_margin(log_odds: np.ndarray, strengths: np.ndarray, rows: Rows
         if rivals:
             gaps.append(log_odds[mine[0]] - log_odds[rivals[0]])
             right.append(rows.right[mine[0]])
-    order = np.argsort(gaps)
-    wrong = np.array(gaps)[order][~np.array(right, bool)[order]]
     print(f"two proofs of one place: {len(gaps)}, the better one right {np.mean(right or [1]):.3f}")
-    if not len(wrong):
-        return 0.0
-    # Of those below a gap, wrong ones are at least a tenth: the largest such gap.
-    below = np.arange(1, len(order) + 1)
-    share_right = np.cumsum(np.array(right, float)[order]) / below
+    return margin_of(np.array(gaps), np.array(right, bool))
+
+
+def margin_of(gaps: np.ndarray, right: np.ndarray) -> float:
+    """The largest of the gaps (n,) up to which the better of two is `right` (n,) less than nine times in ten, or 0."""
+    order = np.argsort(gaps)
+    share_right = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     short = np.flatnonzero(share_right < AMBIGUOUS_RIGHT)
-    return float(np.array(gaps)[order][short[-1]]) if len(short) else 0.0
+    return float(gaps[order][short[-1]]) if len(short) else 0.0
 
 
 def fit(rows: Rows, asked: Sequence[Asked], draft: ProofCalibration, target_far: float) -> ProofCalibration:

@@ -102,6 +102,13 @@ class Stock:
     plain: Photographs
     class_names: tuple[str, ...]
 
+    def first_of(self, label: int) -> tuple[Tensor, float]:
+        """The first picture of a class of things (1, c, s, s) in [0, 1], stretched to a square, and its width over height."""
+        things = next(one for one in reversed(self.things) if one.first_label <= label)
+        pictures = things.pictures
+        row = int((torch.cumsum(pictures.counts, 0) - pictures.counts)[label - things.first_label])
+        return pictures.pixels[row : row + 1].float() / 255, float(pictures.aspects[row])
+
 
 @dataclass(frozen=True)
 class Scenes:

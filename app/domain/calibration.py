@@ -74,10 +74,10 @@ class ProofCalibration:
 class RegionCalibration:
     """What it means that a detector sees a class at a box. No weight is negative, as with proofs.
 
-    The numbers are to be fitted when there is a trained detector, by logistic regression over the boxes that are looked at in
-    renders and in photographs of sources held out from training: does the box hold a thing of the class (overlap of a half or
-    more), given the log-odds of its look alone, ln of RepMet's posterior, ln of objectness. `line` and `doubtful_line` then
-    follow from a stated rate of false accepts in scenes that show nothing enrolled, as those of proofs do.
+    `training regions` fits the numbers by logistic regression over the boxes that are looked at in renders and in photographs of
+    sources held out from training: does the box hold a thing of the class (overlap of a half or more), given the log-odds of its
+    look alone, ln of RepMet's posterior, ln of objectness. `line` and `doubtful_line` then follow from a stated rate of false
+    accepts in scenes that show nothing enrolled, as those of proofs do.
     """
 
     looked_from: float  # score of the detector, 0 to 1, from which a box is worth the look

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import ProofCalibration, probability_of
+from app.domain.calibration import ProofCalibration, RegionCalibration, probability_of
 from app.domain.decision import SAME_PLACE, Ranked, rank
 from app.domain.model_set import ModelSet
 from app.domain.posterior import probability_at
@@ -134,6 +134,15 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenClass:
+    """A class at a place, by what is known of it without a proof."""
+
+    look: Ranked  # by the embedding of the pixels of the place alone
+    posterior: float  # of the class in the detector's space, 0 to 1
+    objectness: float  # of the place's region, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """What came of a candidate for one place."""
 
@@ -225,40 +234,51 @@ def placed_at(
     those that the detector knows. `classes` is the number of all that competed. The region counts beside the look where nothing
     is proved; what a proof says it may raise, never lower.
     """
-    proofs = model_set.calibration.proof
+    proofs, detector = model_set.calibration.proof, model_set.detector
     ranked = rank(scored, finds, model_set.calibration, classes=classes)
     proved = {one.candidate.class_name: one for one in ranked if one.strength >= proofs.doubtful_line}
-    seen = _seen_at(place, scored, region_similarities, model_set, classes=classes)
-    placed = [Placed(_raised(one, seen.pop(name, None)), one.found[0].proof.quad) for name, one in proved.items()]
-    if place.region is not None and model_set.detector is not None:
-        line, quad = model_set.detector.calibration.doubtful_line, place.region.quad
-        placed += [Placed(one, quad) for one in seen.values() if one.log_odds >= line]
-    return placed
+    if place.region is None or detector is None:
+        return [Placed(one, one.found[0].proof.quad) for one in proved.values()]
+    known = seen_at(place, scored, region_similarities, model_set, classes=classes)
+    seen = _by_region(known, scored, detector.calibration)
+    raised = [Placed(_raised(one, seen.pop(name, None)), one.found[0].proof.quad) for name, one in proved.items()]
+    return raised + [
+        Placed(one, place.region.quad) for one in seen.values() if one.log_odds >= detector.calibration.doubtful_line
+    ]
 
 
-def _seen_at(
+def seen_at(
     place: Place,
     scored: Sequence[tuple[ClassState, float]],
     region_similarities: Mapping[str, float],
     model_set: ModelSet,
     *,
     classes: int,
-) -> dict[str, Ranked]:
-    """By name, the classes that the detector knows, by the look of a place and its region together."""
+) -> list[SeenClass]:
+    """What is known without a proof of the classes of a place that the detector knows. Arguments as of `placed_at`."""
     if place.region is None or model_set.detector is None:
-        return {}
-    calibration, thresholds = model_set.detector.calibration, {state.name: state.user_threshold for state, _ in scored}
-    seen = {}
-    for look in rank(scored, NO_FINDS, model_set.calibration, classes=classes):
-        name, candidate = look.candidate.class_name, look.candidate
-        if name in region_similarities:
-            posterior = probability_at(region_similarities[name], model_set.detector.width)
-            log_odds = calibration.log_odds(look.log_odds, posterior=posterior, objectness=place.region.objectness)
-            # What a user asks of the similarity of a class holds here, too; the computed threshold is a part of the log-odds.
-            threshold = thresholds[name]
-            is_alike = threshold is None or candidate.similarity >= threshold
-            seen[name] = _with_log_odds(look, log_odds, accepted=is_alike and log_odds >= calibration.line)
-    return seen
+        return []
+    width, objectness = model_set.detector.width, place.region.objectness
+    return [
+        SeenClass(look, probability_at(region_similarities[look.candidate.class_name], width), objectness)
+        for look in rank(scored, NO_FINDS, model_set.calibration, classes=classes)
+        if look.candidate.class_name in region_similarities
+    ]
+
+
+def _by_region(
+    seen: Sequence[SeenClass], scored: Sequence[tuple[ClassState, float]], calibration: RegionCalibration
+) -> dict[str, Ranked]:
+    """By name, the classes of a place by its look and its region together."""
+    thresholds, ranked = {state.name: state.user_threshold for state, _ in scored}, {}
+    for one in seen:
+        name = one.look.candidate.class_name
+        log_odds = calibration.log_odds(one.look.log_odds, posterior=one.posterior, objectness=one.objectness)
+        # What a user asks of the similarity of a class holds here, too; the computed threshold is a part of the log-odds.
+        threshold = thresholds[name]
+        is_alike = threshold is None or one.look.candidate.similarity >= threshold
+        ranked[name] = _with_log_odds(one.look, log_odds, accepted=is_alike and log_odds >= calibration.line)
+    return ranked
 
 
 def finds_at(place: Place, finds: Finds, calibration: ProofCalibration) -> dict[str, list[Found]]:

@@ -60,6 +60,12 @@ class EmbeddedCrop:
     points: Points  # of the whole crop
 
 
+def regions_of(pixels: PixelArray, detector: Detector) -> HalfArray:
+    """What a detector makes of a crop (h, w, 3) alone, on grey, at some sizes -> (k, e) of unit length."""
+    side_px = detector.sides_px[0]  # an example fills so much of it that it is large in the smallest
+    return np.stack([embedding_at(detector(square, side_px), box) for square, box in alone(pixels)]).astype(np.float16)
+
+
 class CropEmbedder:
     """Two halves, as they run in two pools: pixels of the crop and its views, then the network and the points."""
 
@@ -99,9 +105,7 @@ class CropEmbedder:
         if self._detector is None:
             return no_regions()
         with stage("regions"):
-            side_px = self._detector.sides_px[0]  # an example fills so much of it that it is large in the smallest
-            found = [embedding_at(self._detector(square, side_px), box) for square, box in alone(pixels)]
-            return np.stack(found).astype(np.float16)
+            return regions_of(pixels, self._detector)
 
     def embed(self, crop: CropViews) -> EmbeddedCrop:
         with stage("embed"):
