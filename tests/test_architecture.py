@@ -52,6 +52,7 @@ ALLOWED = {
     ),
     "training.fit": ("training", "app.domain", "app.adapters", "app.errors"),
     "training.proofs": ("training", "app.domain", "app.adapters", "app.service"),
+    "training.regions": ("training", "app.domain", "app.adapters", "app.service", "app.errors"),
     "training.evaluate.in_process": ("training", "app"),  # the whole service, asked without HTTP
 }
 
