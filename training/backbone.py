@@ -16,7 +16,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from training import loop, ranks, run
 from training.batches import BatchSpec, draw_batch, read_sources
+from training.optimizer import optimizer_of
 from training.validation import Validation
 
 TEACHER_FEATURES = 1280
@@ -46,6 +46,7 @@ class Config:
     early_share: float = field(default=0.6, metadata={"help": "of the run that is spent at `early_px`"})
     dim: int = field(default=256, metadata={"help": "size of the embedding"})
     rate: float = field(default=2e-3, metadata={"help": "peak learning rate of AdamW"})
+    kernel_rate: float = field(default=0.0, metadata={"help": "peak rate of kernels, by Muon; 0: AdamW for them too"})
     weight_decay: float = field(default=0.05, metadata={"help": "decoupled, on weights of more than one axis"})
     warmup: float = field(default=0.03, metadata={"help": "share of the run"})
     ema: float = field(default=0.999, metadata={"help": "decay of the weight average that is shipped"})
@@ -279,13 +280,6 @@ def rate_at(config: Config, progress: float) -> float:
     return config.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - config.warmup) / (1 - config.warmup))))
 
 
-def parameter_groups(learner: Learner, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay on matrices and kernels only: not on norms, biases, pooling power or palette."""
-    decayed = [p for name, p in learner.named_parameters() if p.ndim > 1 and "palette" not in name]
-    others = [p for name, p in learner.named_parameters() if p.ndim <= 1 or "palette" in name]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def train(config: Config) -> None:
     device = run.pick_device(config.device)
     torch.manual_seed(config.seed)
@@ -315,9 +309,9 @@ def train(config: Config) -> None:
             terms["teach"] = config.teach_weight * distilled(learner.to_teacher(features.float()), lessons)
         return terms
 
-    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))
     loop.fit(
-        config, device, learner, learner.network, optimizer,
+        config, device, learner, learner.network,
+        optimizer_of(learner, rate=config.rate, kernel_rate=config.kernel_rate, weight_decay=config.weight_decay),
         losses=losses, rate_at=lambda progress: rate_at(config, progress), scores=validation.scores,
     )  # fmt: skip
 

@@ -29,8 +29,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from training import loop, ranks, render, repmet, run, scenes
-from training.backbone import Block, hash_of, parameter_groups, rate_at
+from training.backbone import Block, hash_of, rate_at
 from training.export import embedding_of
+from training.optimizer import optimizer_of
 
 STRIDES = (8, 16, 32)
 # Root of a box's area, in pixels, from which the next coarser level takes it.
@@ -66,6 +67,7 @@ class Config:
     teach_weight: float = field(default=1.0, metadata={"help": "of the distance to the embedding network's vector of the class"})
     box_weight: float = field(default=2.0, metadata={"help": "of the loss of boxes"})
     rate: float = field(default=1e-3, metadata={"help": "peak learning rate of AdamW"})
+    kernel_rate: float = field(default=0.0, metadata={"help": "peak rate of kernels, by Muon; 0: AdamW for them too"})
     weight_decay: float = field(default=0.05, metadata={"help": "decoupled, on weights of more than one axis"})
     warmup: float = field(default=0.03, metadata={"help": "share of the run"})
     ema: float = field(default=0.998, metadata={"help": "decay of the weight average that is shipped"})
@@ -540,9 +542,9 @@ def train(config: Config) -> None:
     def scores(network: nn.Module) -> dict[str, float]:
         return validation.scores(network.cpu())  # a few hundred pictures, now and then
 
-    optimizer = torch.optim.AdamW(parameter_groups(learner, config.weight_decay), betas=(0.9, 0.98))  # type: ignore[arg-type]
     loop.fit(
-        config, device, learner, learner.network, optimizer,
+        config, device, learner, learner.network,
+        optimizer_of(learner, rate=config.rate, kernel_rate=config.kernel_rate, weight_decay=config.weight_decay),
         losses=losses, rate_at=lambda progress: rate_at(config, progress), scores=scores,  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 After SimpleShot (Wang et al. 2019; 3x3 convolutions, no 7x7 stem, nearest centred mean of supports), with the rotation pretext of
 S2M2 (Mangla et al., WACV 2020) and EASY (Bendou et al. 2022) on a part of each batch. Departures, for two CPU cores: the stem
-halves the picture, the sides grow from 32 to 80 px during the run, the weights are averaged, Muon (`muon.py`) for SGD.
+halves the picture, the sides grow from 32 to 80 px during the run, the weights are averaged, Muon (`optimizer.py`) for SGD.
 
     python -m training mini-imagenet --data DIR --run runs/mini-imagenet
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from training import data, loop, ranks, render, run
 from training.backbone import Block, rate_at
-from training.muon import Muon, kernels_and_others
+from training.optimizer import optimizer_of
 
 STORED_PX = 84
 ENLARGE = 1.15  # a picture to be embedded is enlarged by this, and its middle taken (SimpleShot, section 4; EASY, section 3)
@@ -42,7 +42,7 @@ class Config:
     batch: int = field(default=128, metadata={"help": "pictures a step, of all ranks together"})
     sides_px: str = field(default="32,48,64,80", metadata={"help": "input sides, one after the other"})
     until: str = field(default="0.1,0.45,0.85", metadata={"help": "progress at which each side but the last ends"})
-    kernel_rate: float = field(default=0.08, metadata={"help": "peak rate of kernels, by Muon"})
+    kernel_rate: float = field(default=0.08, metadata={"help": "peak rate of kernels, by Muon; 0: AdamW for them too"})
     rate: float = field(default=2e-3, metadata={"help": "peak rate of all else, by AdamW"})
     weight_decay: float = field(default=0.1, metadata={"help": "decoupled, on matrices"})
     warmup: float = field(default=0.02, metadata={"help": "share of the run"})
@@ -190,9 +190,9 @@ def train(config: Config) -> None:
             for shots in (1, 5)
         }
 
-    groups = kernels_and_others(learner, rate=config.rate, kernel_rate=config.kernel_rate, weight_decay=config.weight_decay)
     loop.fit(
-        config, device, learner, learner.network, Muon(groups),
+        config, device, learner, learner.network,
+        optimizer_of(learner, rate=config.rate, kernel_rate=config.kernel_rate, weight_decay=config.weight_decay),
         losses=losses, rate_at=lambda progress: rate_at(config, progress), scores=scores,
     )  # fmt: skip
 

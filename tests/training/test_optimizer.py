@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 from torch import nn  # noqa: E402
 
 from training import run  # noqa: E402
-from training.muon import Muon, kernels_and_others, orthogonal  # noqa: E402
+from training.optimizer import Muon, kernels_and_others, optimizer_of, orthogonal  # noqa: E402
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 3, 3), (32, 2, 1, 1)])
@@ -45,14 +45,14 @@ def network() -> nn.Sequential:
     )  # fmt: skip
 
 
-def optimizer_of(learner: nn.Module) -> Muon:
-    optimizer = Muon(kernels_and_others(learner, rate=1e-2, kernel_rate=0.2, weight_decay=0.1))
+def muon_of(learner: nn.Module) -> torch.optim.AdamW:
+    optimizer = optimizer_of(learner, rate=1e-2, kernel_rate=0.2, weight_decay=0.1)
     for group in optimizer.param_groups:
         group["lr"] = 1e-2
     return optimizer
 
 
-def learn(learner: nn.Module, optimizer: Muon, steps: range) -> float:
+def learn(learner: nn.Module, optimizer: torch.optim.AdamW, steps: range) -> float:
     for step in steps:
         torch.manual_seed(step)
         labels = torch.arange(16) % 2
@@ -73,10 +73,17 @@ def test_kernels_before_norms_are_muons_and_all_else_is_adams() -> None:
     assert sum(len(group["params"]) for group in (kernels, matrices, others)) == len(list(learner.parameters()))
 
 
+def test_without_a_rate_of_their_own_kernels_are_adams_too() -> None:
+    assert isinstance(muon_of(network()), Muon)
+    plain = optimizer_of(network(), rate=1e-2, kernel_rate=0.0, weight_decay=0.1)
+    assert not isinstance(plain, Muon)
+    assert [group["weight_decay"] for group in plain.param_groups] == [0.1, 0.0]
+
+
 def test_a_kernel_is_turned_and_keeps_its_length() -> None:
     learner = network()
     before = learner[3].weight.detach().clone()
-    learn(learner, optimizer_of(learner), range(1))
+    learn(learner, muon_of(learner), range(1))
     after = learner[3].weight.detach()
     assert after.norm() == pytest.approx(before.norm().item())
     turned = torch.rad2deg(torch.acos((before * after).sum() / (before.norm() * after.norm()))).item()
@@ -85,18 +92,18 @@ def test_a_kernel_is_turned_and_keeps_its_length() -> None:
 
 def test_it_learns() -> None:
     learner = network()
-    optimizer = optimizer_of(learner)
+    optimizer = muon_of(learner)
     assert learn(learner, optimizer, range(1)) > 0.5
     assert learn(learner, optimizer, range(1, 30)) < 0.3
 
 
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one() -> None:
     whole, first, second = network(), network(), network()
-    learn(whole, optimizer_of(whole), range(6))
-    optimizer = optimizer_of(first)
+    learn(whole, muon_of(whole), range(6))
+    optimizer = muon_of(first)
     learn(first, optimizer, range(3))
     second.load_state_dict(first.state_dict())
-    resumed = optimizer_of(second)
+    resumed = muon_of(second)
     run.unpack_optimizer(resumed, run.pack_optimizer(optimizer))
     learn(second, resumed, range(3, 6))
     for ours, theirs in zip(whole.parameters(), second.parameters(), strict=True):

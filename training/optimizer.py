@@ -1,4 +1,4 @@
-"""Muon: steps of equal length in every direction that a layer's kernels have (Jordan et al. 2024).
+"""AdamW, and Muon for kernels: steps of equal length in every direction that a layer's kernels have (Jordan et al. 2024).
 
 The momentum of a kernel, as a matrix of outputs by inputs, is replaced by the nearest matrix with orthonormal rows, so that
 directions with small gradients are learnt as fast as those with large ones. The benchmark's network came in 3,100 steps to where
@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.backbone import parameter_groups
-
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of a singular value: steep at nought, between 0.7 and 1.2 after a few rounds
 ROUNDS = 3
+BETAS = (0.9, 0.98)
 NEGLIGIBLE = 1e-8  # of a matrix of length one
 
 
@@ -44,13 +43,27 @@ def orthogonal(kernel: Tensor) -> Tensor:
     return (wide if wide.shape == matrix.shape else wide.T).reshape(kernel.shape)
 
 
+def optimizer_of(learner: nn.Module, *, rate: float, kernel_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Muon for kernels, with `kernel_rate` where all else has `rate`; AdamW for them too where it is 0."""
+    if kernel_rate:
+        return Muon(kernels_and_others(learner, rate=rate, kernel_rate=kernel_rate, weight_decay=weight_decay))
+    return torch.optim.AdamW(parameter_groups(learner, weight_decay), betas=BETAS)
+
+
+def parameter_groups(learner: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay on matrices and kernels only: not on norms, biases, pooling power or palette."""
+    decayed = [p for name, p in learner.named_parameters() if p.ndim > 1 and "palette" not in name]
+    others = [p for name, p in learner.named_parameters() if p.ndim <= 1 or "palette" in name]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
 def kernels_and_others(learner: nn.Module, *, rate: float, kernel_rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for `Muon`: kernels of convolutions without a bias, after which comes a norm, but for those that see colours;
     other matrices, with decay; all else, without."""
     convolutions = [module for module in learner.modules() if isinstance(module, nn.Conv2d)]
     kernels = [one.weight for one in convolutions if one.bias is None and one.in_channels > 3]
     taken = {id(kernel) for kernel in kernels}
-    decayed, others = parameter_groups(learner, weight_decay)  # type: ignore[arg-type]
+    decayed, others = parameter_groups(learner, weight_decay)
     decayed["params"] = [p for p in decayed["params"] if id(p) not in taken]
     return [{"params": kernels, "times": kernel_rate / rate}, decayed, others]
 
@@ -58,8 +71,8 @@ def kernels_and_others(learner: nn.Module, *, rate: float, kernel_rate: float, w
 class Muon(torch.optim.AdamW):
     """Muon for groups with `times`, the multiple of the rate that kernels are turned by; AdamW for the others."""
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.9, betas: tuple[float, float] = (0.9, 0.98)) -> None:
-        super().__init__(groups, betas=betas)
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.9) -> None:
+        super().__init__(groups, betas=BETAS)
         self.momentum = momentum
 
     @torch.no_grad()
