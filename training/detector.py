@@ -23,8 +23,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx
 import torch
 import torch.nn.functional as F
+from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -51,7 +53,9 @@ class Config:
     embedding: Path = field(
         default=Path("models/embedding.safetensors"), metadata={"help": "weights of the embedding network: start and teacher"}
     )
-    start_from: str = field(default="", metadata={"help": "run folder of another detector to start from, with its classes"})
+    start_from: str = field(
+        default="", metadata={"help": "run folder of another detector to start from, with its classes; or detector.onnx"}
+    )
     cache: Path = field(default=Path("runs/cache"), metadata={"help": "where the embeddings of classes are kept between runs"})
     minutes: float = field(
         default=110.0, metadata={"help": "of training in all, however often interrupted; the schedule fits it"}
@@ -497,6 +501,15 @@ def averaged_weights(run_folder: Path) -> dict[str, Tensor]:
     return {name: value for name, value in average.items() if not name.endswith("num_batches_tracked")}
 
 
+def weights_in(exported: Path) -> dict[str, Tensor]:
+    """Of a file of `training export-detector`: the weights by their names in the network."""
+    found = {}
+    for initializer in onnx.load(exported).graph.initializer:
+        name = initializer.name.removeprefix("network.").removesuffix("_half")
+        found[name] = torch.from_numpy(numpy_helper.to_array(initializer).copy()).float()
+    return found
+
+
 def from_weights(weights: Mapping[str, Tensor]) -> Detector:
     """The network that these weights are of, ready to compute."""
     widths = tuple(len(weights[f"stages.{number}.conv1.weight"]) for number in range(3))
@@ -521,7 +534,9 @@ def train(config: Config) -> None:
     if not config.smoke:
         start_weights(network, weights)
     learner = Learner(network, read_lessons(config, stock, weights), modes=config.modes)
-    if config.start_from:
+    if config.start_from.endswith(".onnx"):
+        learner.network.load_state_dict(from_weights(weights_in(Path(config.start_from))).state_dict())
+    elif config.start_from:
         learner.load_state_dict(run.without_prefix("learner", load_file(Path(config.start_from) / "checkpoint.safetensors")))
     learner = learner.to(device, memory_format=torch.channels_last)
     groups = groups_of(stock.class_names).to(device)

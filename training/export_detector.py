@@ -5,8 +5,8 @@
 Writes `detector.onnx`, whose `side` is left open: who opens it fixes that, and has fixed shapes, for which a runtime plans its
 memory once. In: uint8 (1, side, side, 3). Out, for all cells of all levels: `objectness` (1, m) in [0, 1], `boxes` (1, m, 4) in
 pixels, `embeddings` (1, m, e) of unit length. What depends on the data, the most likely ones, overlaps and classes, is the
-domain's (`app/domain/posterior.py`). Beside it `detector.safetensors`: weights in fp16, from which training goes on. To serve it,
-a manifest names the file in its section `detector` (docs/operations.md).
+domain's (`app/domain/posterior.py`). Weights stand in it by name, unfolded and in fp16, so that training goes on from the file
+(`training detector --start-from models/detector.onnx`). `training regions` then puts it into the manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import helper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from app.adapters.networks import OPEN_SIDE
@@ -64,8 +64,12 @@ def to_onnx(network: detector.Detector) -> onnx.ModelProto:
         Served(network).eval(), (torch.zeros(1, TRACED_PX, TRACED_PX, 3, dtype=torch.uint8),), buffer, dynamo=False,
         opset_version=OPSET, input_names=["pictures"], output_names=OUTPUTS,
         dynamic_axes={"pictures": {1: OPEN_SIDE, 2: OPEN_SIDE}, **{name: {1: "cells"} for name in OUTPUTS}},
+        # The runtime folds; here every weight has its name, and those that are equal one each.
+        training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, keep_initializers_as_inputs=True,
     )  # fmt: skip
-    return with_half_weights(onnx.load_from_string(buffer.getvalue()))
+    model = onnx.load_from_string(buffer.getvalue())
+    del model.graph.input[1:]  # weights are constants nonetheless
+    return with_half_weights(model)
 
 
 @dataclass(frozen=True)
@@ -121,4 +125,3 @@ def main(arguments: list[str]) -> None:
             sys.exit("the exported network does not compute what the trained one does; it was not written")
     helper.set_model_props(model, {"width": f"{width:.6f}"})
     onnx.save(model, config.models / "detector.onnx")
-    save_file({name: value.contiguous() for name, value in weights.items()}, config.models / "detector.safetensors")

@@ -190,7 +190,14 @@ def test_a_run_goes_on_where_it_stopped_and_what_it_trained_is_what_is_exported(
     assert (objectness.shape, boxes.shape, embeddings.shape) == ((1, 84), (1, 84, 4), (1, 84, 16))
     assert np.allclose(np.linalg.norm(embeddings, axis=2), 1, atol=1e-3)
     assert 0.4 < float(session.get_modelmeta().custom_metadata_map["width"]) < 0.6
-    detector.from_weights(load_file(tmp_path / "models" / "detector.safetensors"))  # training can go on from it
+
+    # Training can go on from it: what was exported is the average, in half precision.
+    exported, average = detector.weights_in(tmp_path / "models" / "detector.onnx"), detector.averaged_weights(config.run)
+    assert exported.keys() == average.keys()
+    assert all(torch.equal(exported[name], average[name].half().float()) for name in average)
+    again = replace(config, run=tmp_path / "again", start_from=str(tmp_path / "models" / "detector.onnx"), steps=1, rate=0.0)
+    detector.train(again)
+    assert torch.equal(detector.averaged_weights(again.run)["say.weight"], exported["say.weight"])
 
 
 def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:
