@@ -146,6 +146,17 @@ classes, and the things of each. *AR*: mean recall over IoU 0.5 to 0.95.
 """
 
 
+REPMET = """
+## RepMet as a classifier
+
+    python -m training evaluate repmet --data DIR
+
+The {classes} base classes of mini-ImageNet: errors on {asked} pictures held out, after {steps} steps on {learnt} others at
+{side_px} px, each head with a small network of its own from the same random start, on the same batches. *prototypes*: the
+nearest mean of the class's training pictures, in the network that softmax trained.
+"""
+
+
 @dataclass(frozen=True)
 class Config:
     results: Path = field(default=Path("docs/accuracy"), metadata={"help": "folder with the JSON of evaluations"})
@@ -398,9 +409,24 @@ def detector_tables(results: list[Result]) -> str:
     return f"{CURVES}\n{curves}\n{differences}{PROPOSALS}\n{proposals}"
 
 
+def repmet_section(results: list[Result]) -> str:
+    return "".join(_repmet(result) for result in results)
+
+
+def _repmet(result: Result) -> str:
+    about = REPMET.format(**{name: f"{result[name]:,}" for name in ("classes", "learnt", "asked", "steps", "side_px")})
+    first = next(iter(result["errors"]))
+    rows = (
+        [head, interval(numbers), *intervals_of(result, "differences", [f"{head} - {first}"])]
+        for head, numbers in result["errors"].items()
+    )
+    return f"{about}\n{table(['head', 'error', f'less that of {first}'], rows)}"
+
+
 SECTIONS = {
     "arms": embedding_section, "classify": classify_section, "service": service_section,
     "false_accepts": false_accepts_section, "scan": scan_section, "brands": brands_section, "detect": detect_section,
+    "errors": repmet_section,
 }  # fmt: skip
 
 

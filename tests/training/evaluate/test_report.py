@@ -101,6 +101,15 @@ def test_detectors_have_tables_of_their_own() -> None:
     assert f"| 5-way 1-shot | detector-320 | {ANY} | {ANY} | {ANY} |" in page
 
 
+def test_heads_of_classifiers_stand_beside_the_first_one() -> None:
+    counts = {"classes": 64, "learnt": 34560, "asked": 3840, "steps": 600, "side_px": 32, "times_scored": 1}
+    errors = {"softmax": NUMBERS, "RepMet, 3 a class": NUMBERS}
+    page = report.page([counts | {"errors": errors, "differences": {"RepMet, 3 a class - softmax": NUMBERS}}])
+    assert "errors on 3,840 pictures held out, after 600 steps on 34,560 others" in page
+    assert f"| softmax | {ANY} | – |" in page
+    assert f"| RepMet, 3 a class | {ANY} | {ANY} |" in page
+
+
 def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(page: str) -> None:
     assert f"| p-1shot (12-way) | {ANY} | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
     assert "| p-1shot (12-way) | 4.2 [1.0, 7.0] |" in page
