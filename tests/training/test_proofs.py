@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -29,15 +29,6 @@ from training import batches, proofs  # noqa: E402
 QUAD = np.array([[0, 0], [0.5, 0], [0.5, 1], [0, 1]])
 BLANK = np.full((64, 64, 3), 200, np.uint8)
 TARGET_FAR = 0.05
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums of a few hundred rows: more threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def proved(left: float = 0.0, look: float | None = None) -> Found:
