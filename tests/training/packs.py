@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import gzip
 import io
 import json
+import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -82,6 +86,25 @@ def write_boxes(
 
 def draw_training_packs(folder: Path) -> None:
     """Everything that `training embedding` reads, a few pictures of each."""
+    shutil.copytree(_drawn_once(_draw_training_packs), folder, dirs_exist_ok=True)
+
+
+def draw_detector_packs(folder: Path) -> None:
+    """Everything that `training detector` reads beside what `training embedding` does."""
+    draw_training_packs(folder)
+    shutil.copytree(_drawn_once(_draw_detector_packs), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _drawn_once(draw: Callable[[Path], None]) -> str:
+    """A folder with what is drawn, until the tests end: a few hundred pictures take seconds to encode."""
+    kept = TemporaryDirectory(prefix="packs-")
+    atexit.register(kept.cleanup)
+    draw(Path(kept.name))
+    return kept.name
+
+
+def _draw_training_packs(folder: Path) -> None:
     for pack in ("brand-marks", "package-fronts"):
         write_zip(
             folder / pack / "images.zip",
@@ -98,9 +121,7 @@ def draw_training_packs(folder: Path) -> None:
         write_boxes(folder / pack, photographs, [(f"{number}.webp", "thing", [4, 4, 40, 30]) for number in range(3)])
 
 
-def draw_detector_packs(folder: Path) -> None:
-    """Everything that `training detector` reads beside what `training embedding` does."""
-    draw_training_packs(folder)
+def _draw_detector_packs(folder: Path) -> None:
     write_zip(folder / "imagenet-1-per-class" / "images.zip", {f"train/x/{n}.webp": photograph(n) for n in range(6)})
     photographs = {f"{number}.webp": photograph(200 + number) for number in range(3)}
     boxes = [(f"{number}.webp", "thing", [4, 4, 40, 30]) for number in range(3)]
