@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.domain.calibration import CALIBRATED_CLASSES
 from training import run
 from training.evaluate import plots
 
@@ -85,7 +86,8 @@ FALSE_ACCEPTS = """
 Classes of a pack with the first 1, 2 and 5 pictures of the committed episodes, and package fronts beside them, one picture each,
 until so many classes are enrolled; where fewer are wanted than the pack has, they are drawn. Asked through the service
 (FIRSTSIGHT_VERIFY={service}): the pack's other pictures, and {foreign} foreign ones: {whole} whole photographs ({packs}) and
-{crops} boxes of `{crops_of}`. Thresholds are derived for {target} % of foreign pictures; a match of one is a false accept.
+{crops} boxes of `{crops_of}`. Thresholds are derived for {target} % of foreign pictures a class, which in a gallery of {classes}
+is {all} %; a match of one is a false accept.
 """
 
 SCAN = """
@@ -287,6 +289,8 @@ def false_accepts_section(results: list[Result]) -> str:
         crops=first["foreign_crops"],
         crops_of=first["crops_of"],
         target=f"{100 * first['target_far']:g}",
+        classes=CALIBRATED_CLASSES,
+        all=f"{100 * CALIBRATED_CLASSES * first['target_far']:g}",
     )
     rows = (
         [r["pack"], f"{row['classes']:,}", str(row["shots"]), interval(row["accepted_right"]), *answered(row["answers"])[1:],
