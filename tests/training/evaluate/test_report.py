@@ -120,10 +120,8 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
     assert f"| m val, 5-way 5-shot | mini, own rule | {ANY} | {ANY} | {ANY} | – | 1 times |" in page
     assert f"| p | 1,000 | 5 | {ANY} | 10.0 | 20.0 | 10.0 | {ANY} | 20.0 | 2 | 3 times |" in page
-    assert (
-        "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for 1 % of foreign pictures a class"
-        in page
-    )
+    assert "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for" in page
+    assert "derived for 1 % of foreign pictures a class" in page
     assert "in a gallery of 20\nis 20 %" in page
     assert f"| off | hard | {ANY} | 60.0 | 10.0 | 20.0 | 10.0 | 1 times |" in page
     assert "each of 12,243 brands enrolled; 1,315 of them" in page
