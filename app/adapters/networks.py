@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -107,7 +105,7 @@ class RegionNetwork:
 
     def __init__(self, network: bytes, side_px: int, *, threads: int = 1, device: Device = "cpu") -> None:
         """CorruptModelSet for any other kind of network. One that is for another side alone says so by its `side_px`."""
-        self._session = _open(network, threads=threads, device=device, name="detector", open_sizes={OPEN_SIDE: side_px})
+        self._session = _open(network, threads=threads, device=device, name="detector", open_side_px=side_px)
         self._input, self.side_px, self.dim = _shape_of_detector(self._session)
         width = self._session.get_modelmeta().custom_metadata_map.get("width")
         self.width = None if width is None else float(width)  # of the Gaussians it was trained with; None: it does not say
@@ -160,12 +158,12 @@ def _open(
     threads: int = 1,
     device: Device = "cpu",
     name: str = "embedding network",
-    open_sizes: Mapping[str, int] = MappingProxyType({}),
+    open_side_px: int | None = None,
 ) -> onnxruntime.InferenceSession:
-    """Sizes that the network leaves open under these names are fixed."""
+    """`open_side_px` is what a side becomes that the network leaves open."""
     options = onnxruntime.SessionOptions()
-    for size, value in open_sizes.items():
-        options.add_free_dimension_override_by_name(size, value)
+    if open_side_px is not None:
+        options.add_free_dimension_override_by_name(OPEN_SIDE, open_side_px)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
