@@ -87,7 +87,7 @@ Classes of a pack with the first 1, 2 and 5 pictures of the committed episodes, 
 until so many classes are enrolled; where fewer are wanted than the pack has, they are drawn. Asked through the service
 (FIRSTSIGHT_VERIFY={service}): the pack's other pictures, and {foreign} foreign ones: {whole} whole photographs ({packs}) and
 {crops} boxes of `{crops_of}`. Thresholds are derived for {target} % of foreign pictures a class, which in a gallery of {classes}
-is {all} %; a match of one is a false accept.
+is {all} %; a match of one is a false accept. *match, right* weighs classes alike, the shares beside it pictures.
 """
 
 SCAN = """
