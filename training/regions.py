@@ -257,8 +257,7 @@ def fit(rows: Rows, asked: Sequence[Scene], target_far: float) -> RegionCalibrat
     line = max(0.0, quantile_above(highest[foreign_scenes], target_far))
     doubtful_line = min(line, quantile_above(highest[foreign_scenes], proofs.DOUBTFUL_FAR * target_far))
     scores = np.exp(rows.features[:, 1] + OBJECTNESS_SHARE * rows.features[:, 2])
-    right = rows.right.astype(bool)
-    looked_from = float(np.quantile(scores[right], proofs.NOT_LOOKED_AT)) if right.any() else 0.0
+    looked_from = float(np.quantile(scores[rows.right], proofs.NOT_LOOKED_AT)) if rows.right.any() else 0.0
     print_report(rows, asked, log_odds, line)
     return RegionCalibration(
         looked_from=round(min(looked_from, 0.99), 4), bias=round(bias, 4), look=look_weight, log_posterior=log_posterior,
