@@ -44,6 +44,7 @@ CROP_PACKS = (*BOX_PACKS, "vehicle-logos-dev", "object-views-dev")  # things as 
 NO_CLASS = (
     "coco256/", "multidomain-det-dev/groceries-object/", "multidomain-det-dev/medicine-packs/", "multidomain-det-dev/boxes/",
 )  # fmt: skip
+SOURCED_PACKS = ("multidomain-det-dev", "toplogo10-dev")  # in whose class names stands a source, or a brand
 FORBIDDEN = tuple(name for name in LEFT_OUT if name not in NO_CLASS)  # a photograph of one of these is left out whole
 # Sources that do not box all they show, as their SOURCE.md says.
 INCOMPLETE = (
@@ -54,6 +55,7 @@ INCOMPLETE = (
     )),
 )  # fmt: skip
 HELD_OUT_SHARE = 0.2  # of the sources of boxes and of the brands of toplogo10-dev: choices are made on them
+KEPT_BACK_SHARE = 0.1  # of the photographs of the others: classes that are learnt are looked for in them
 
 # A mark or a front anywhere in its cell, at a quarter to nearly all of its side.
 MARKS = replace(
@@ -132,18 +134,30 @@ class SceneSpec:
 def held_out(name: str) -> bool:
     """Whether a class `<pack>/<source or brand>…` of boxes is for choosing: whole sources, and brands of toplogo10-dev."""
     pack, source = name.split("/")[:2]
-    return pack in ("multidomain-det-dev", "toplogo10-dev") and data.share_of(f"{pack}/{source}") < HELD_OUT_SHARE
+    return pack in SOURCED_PACKS and data.share_of(f"{pack}/{source}") < HELD_OUT_SHARE
+
+
+def kept_back(name: str, entry: str) -> bool:
+    """Whether a photograph, by a class that it shows and its file, is for looking for learnt classes: RepMet's base classes."""
+    pack = name.split("/")[0]
+    return pack in SOURCED_PACKS and not held_out(name) and data.share_of(f"{pack}/{entry}") < KEPT_BACK_SHARE
+
+
+def learnt_from(name: str, entry: str) -> bool:
+    return not held_out(name) and not kept_back(name, entry)
 
 
 def read_stock(folder: Path, *, few: bool = False) -> Stock:
     """What training draws from: splits 0 to 6 of marks and fronts, crops and photographs of the packs that it may learn from."""
     part = slice(None, 200) if few else slice(None)
     crops = [
-        item for item in photograph_items(folder) if item.class_name.startswith(CROP_PACKS) and not held_out(item.class_name)
+        item
+        for item in photograph_items(folder)
+        if item.class_name.startswith(CROP_PACKS) and learnt_from(item.class_name, item.entry)
     ]
     things = read_things(folder, in_split=training_split, crops=crops[:: len(crops) // 100 + 1] if few else crops, part=part)
     names = tuple(name for one in things for name in one.pictures.class_names)
-    boxed = read_boxed(folder, names, wanted=lambda name: not held_out(name), part=part)
+    boxed = read_boxed(folder, names, wanted=learnt_from, part=part)
     return Stock(things, boxed, read_plain(folder, part=part), names)
 
 
@@ -152,7 +166,8 @@ def read_chosen_on(folder: Path, *, few: bool = False) -> Stock:
     part = slice(None, 60) if few else slice(None)
     things = read_things(folder, in_split=lambda split: split == "7", crops=[], part=part)
     names = tuple(name for one in things for name in one.pictures.class_names)
-    return Stock(things, read_boxed(folder, names, wanted=held_out, part=part), read_plain(folder, part=part), names)
+    boxed = read_boxed(folder, names, wanted=lambda name, _: held_out(name), part=part)
+    return Stock(things, boxed, read_plain(folder, part=part), names)
 
 
 def read_things(folder: Path, *, in_split: Callable[[str], bool], crops: list[data.Item], part: slice) -> tuple[Things, ...]:
@@ -171,15 +186,19 @@ def read_things(folder: Path, *, in_split: Callable[[str], bool], crops: list[da
     return tuple(found)
 
 
-def read_boxed(folder: Path, class_names: Sequence[str], *, wanted: Callable[[str], bool], part: slice) -> Photographs:
-    """Photographs with boxes all of whose classes are `wanted`. Sources are drawn by the root of their size, so that none of many
-    pictures of one table or shelf is most of what is seen."""
+def read_boxed(folder: Path, class_names: Sequence[str], *, wanted: Callable[[str, str], bool], part: slice) -> Photographs:
+    """Photographs with boxes all of whose classes are `wanted`, by class and file. Sources are drawn by the root of their size,
+    so that none of many pictures of one table or shelf is most of what is seen."""
     label_of = {name: label for label, name in enumerate(class_names)}
     items, boxes, sources = [], [], []
     for pack in PHOTOGRAPH_PACKS:
         for image, named in _annotated(folder / pack):
             names = [name for name, _ in named]
-            if names and all(wanted(name) for name in names) and not any(name.startswith(FORBIDDEN) for name in names):
+            if (
+                names
+                and all(wanted(name, image["file_name"]) for name in names)
+                and not any(name.startswith(FORBIDDEN) for name in names)
+            ):
                 items.append(data.Item(folder / pack / "images.zip", image["file_name"], pack))
                 boxes.append((image, named))
                 sources.append("/".join(names[0].split("/")[: 2 if pack == "multidomain-det-dev" else 1]))

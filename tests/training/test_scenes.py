@@ -137,13 +137,32 @@ def test_held_out_sources_are_for_choosing_alone(packs: Path, monkeypatch: pytes
     }
 
 
+def test_some_photographs_of_classes_that_are_learnt_are_kept_back(packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "held_out", lambda _: False)
+    monkeypatch.setattr(scenes, "KEPT_BACK_SHARE", 0.0)
+    everything = scenes.read_stock(packs)
+    kept = next(name for name in sorted(everything.class_names) if name.startswith("toplogo10-dev/"))
+    monkeypatch.setattr(scenes, "kept_back", lambda name, _: name == kept)
+    rest = scenes.read_stock(packs)
+    assert set(everything.class_names) - set(rest.class_names) == {kept}  # its crops, too
+    assert 0 < len(rest.boxed.pixels) < len(everything.boxed.pixels)
+
+
+def test_what_is_kept_back_is_of_sources_that_are_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "held_out", lambda name: name.startswith("toplogo10-dev/Gucci"))
+    files = [f"{number}.jpg" for number in range(1000)]
+    share = sum(scenes.kept_back("toplogo10-dev/Prada", one) for one in files) / len(files)
+    assert share == pytest.approx(scenes.KEPT_BACK_SHARE, abs=0.03)
+    assert not any(scenes.kept_back(name, one) for name in ("toplogo10-dev/Gucci", "coco256/dog") for one in files)
+
+
 def test_photographs_of_what_may_not_be_learnt_are_left_out(tmp_path: Path) -> None:
     draw_detector_packs(tmp_path)
     shown = {f"{n}.webp": photograph(n) for n in range(3)}
     boxes = [("0.webp", "Nike", [4, 4, 40, 30]), ("1.webp", "Gucci", [4, 4, 40, 30]), ("1.webp", "Nike", [4, 4, 40, 30])]
     write_boxes(tmp_path / "toplogo10-dev", shown, [*boxes, ("2.webp", "Prada", [4, 4, 40, 30])])
-    before = len(scenes.read_boxed(tmp_path, (), wanted=lambda name: not name.startswith("toplogo"), part=slice(None)).pixels)
-    stock = scenes.read_boxed(tmp_path, (), wanted=lambda name: True, part=slice(None))
+    before = len(scenes.read_boxed(tmp_path, (), wanted=lambda name, _: not name.startswith("toplogo"), part=slice(None)).pixels)
+    stock = scenes.read_boxed(tmp_path, (), wanted=lambda *_: True, part=slice(None))
     assert len(stock.pixels) - before == 1  # Prada alone
 
 
@@ -155,7 +174,7 @@ def test_of_many_boxes_the_largest_are_kept_and_the_photograph_counts_as_incompl
     picture = Image.new("RGB", (100, 50))
     boxes = [("0.webp", "can", [0, 0, 10, 10]), ("0.webp", "can", [20, 20, 40, 20]), ("0.webp", "can", [0, 0, 20, 20])]
     write_boxes(tmp_path / "shelf", {"0.webp": picture, "1.webp": picture}, [*boxes, ("1.webp", "can", [0, 0, 20, 20])])
-    stock = scenes.read_boxed(tmp_path, ("shelf/can",), wanted=lambda name: True, part=slice(None))
+    stock = scenes.read_boxed(tmp_path, ("shelf/can",), wanted=lambda *_: True, part=slice(None))
     assert stock.is_complete.tolist() == [False, True]
     # 20, 20, 40, 20 of 100 x 50, in [-1, 1].
     assert stock.boxes[0, 0].tolist() == pytest.approx([-0.6, -0.2, 0.2, 0.6])
