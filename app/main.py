@@ -97,7 +97,7 @@ def open_adapters(settings: Settings) -> Adapters:
 
 
 def open_networks(settings: Settings, store: Store) -> Adapters:
-    loaded = read_model_set(settings.models_dir, synthesis=settings.synthesis == "on")
+    loaded = read_model_set(settings.models_dir, synthesis=settings.synthesis == "on", detector=settings.detector == "on")
     # One thread a picture, and as many pictures at once as there are threads: nothing else uses two cores as fully.
     embedder = open_embedder(loaded, threads=1, device=settings.device)
     return Adapters(

@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         description="Whether classes are fitted to what the delta-encoder makes of their examples, too. `off` shows its worth; "
         "thresholds and probabilities are calibrated with it. Changing it fits all classes again at the next start.",
     )
+    detector: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether the detector of the model set is used, where it has one. With `off` nothing of it is loaded or "
+        "asked, at enrolment neither, and `/detect` finds print alone. On again, the next start has it see what was enrolled "
+        "meanwhile.",
+    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         default="auto", description="Where the networks run. `auto` takes a GPU when the `gpu` extra is installed and finds one."
     )

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.adapters.images import decode_crop
+from app.adapters.model_set import read_model_set
 from app.adapters.store_memory import MemoryStore
 from app.domain.values import Embeddings, PixelArray
 from app.errors import CorruptModelSet
@@ -275,6 +276,29 @@ def test_a_detector_that_a_model_set_gets_finds_what_is_there_already_and_goes_w
     assert list(one) == [
         *("class", "box", "similarity", "probability", "outcome", "reason", "accepted", "threshold", "quad", "evidence")
     ]
+
+
+def test_a_detector_that_is_switched_off_sees_nothing_and_on_again_what_was_enrolled_meanwhile(tmp_path: Path) -> None:
+    plain_set, detecting = write_model_set(tmp_path / "plain"), write_model_set(tmp_path / "detecting", detector=tiny_detector())
+    red, blue = (encoded(np.full((64, 64, 3), colour, np.uint8), "PNG") for colour in ((230, 20, 20), (20, 20, 230)))
+    address, ids, found, stored = f"sqlite:///{tmp_path}/here.db", [], [], []
+    enrolled = [[("early", red)], [("early", blue), ("late", blue)], []]
+    for switch, pictures in zip(("on", "off", "on"), enrolled, strict=True):
+        settings = settings_for_tests(store=address, models_dir=detecting, device="cpu", detector=switch)
+        with TestClient(create_app(settings)) as client:
+            wait_for_start(client)
+            for name, picture in pictures:
+                assert client.post(f"/classes/{name}/examples", files=form(picture)).status_code == 201
+            ids.append(client.get("/info").json()["model"])
+            found.append([one["class"] for one in client.post("/detect", files=form(thing_on_grey())).json()["detections"]])
+        with closing(open_store(address)) as store:
+            stored.append({one.name: [len(example.regions) for example in one.examples] for one in store.snapshot().classes})
+
+    assert found == [["early"], [], ["early"]]
+    assert ids == [ids[0], read_model_set(plain_set).model_set.id, ids[0]]
+    assert ids[0] != ids[1]
+    assert [sorted(each.get("early", [])) for each in stored] == [[3], [0, 3], [3, 3]]
+    assert [each.get("late") for each in stored] == [None, [0], [3]]
 
 
 @pytest.mark.parametrize("network", [tiny_detector(32), tiny_network()])

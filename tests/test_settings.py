@@ -48,6 +48,8 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STORE", "sqlite:///./:memory:"),  # the same path, and SQLite is given the path
         ("STORE_IMAGES", "all"),
         ("VERIFY", "sometimes"),
+        ("SYNTHESIS", "true"),
+        ("DETECTOR", "true"),
         ("DEVICE", "tpu"),
         ("INFERENCE_THREADS", "0"),
         ("DECODE_THREADS", "-1"),

@@ -121,14 +121,15 @@ class _Manifest(_Strict):
     training: _Training  # where it came from; no part of what it is
 
 
-def read_model_set(folder: Path, *, synthesis: bool = True) -> LoadedModelSet:
+def read_model_set(folder: Path, *, synthesis: bool = True, detector: bool = True) -> LoadedModelSet:
     """CorruptModelSet, naming the file, for anything missing, different from the manifest or not understood.
 
-    Without `synthesis` it is the set that it would be if it had none: with another id, as its scores mean something else.
+    Without `synthesis` or `detector` it is the set that it would be if it had none: with another id, as its scores mean something
+    else. The files of what is left out are not read.
     """
     manifest = _read_manifest(folder / "manifest.json")
-    if not synthesis:
-        manifest = manifest.model_copy(update={"synthesis": None})
+    left_out = {"synthesis": synthesis, "detector": detector}
+    manifest = manifest.model_copy(update={section: None for section, is_used in left_out.items() if not is_used})
     network = _read_checked(folder, manifest.embedding)
     return LoadedModelSet(
         name=manifest.name,

@@ -15,7 +15,7 @@ from app.client import Firstsight, FirstsightError
 READY_WITHIN_S = 120
 LOOKS_EVERY_S = 0.1
 # What decides answers goes along; where a service listens and what it keeps does not.
-INHERITED = ("MODELS_DIR", "DEVICE", "VERIFY", "SYNTHESIS", "INFERENCE_THREADS", "DECODE_THREADS")
+INHERITED = ("MODELS_DIR", "DEVICE", "VERIFY", "SYNTHESIS", "DETECTOR", "INFERENCE_THREADS", "DECODE_THREADS")
 
 
 class NotStarted(FirstsightError):

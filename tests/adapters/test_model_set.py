@@ -277,6 +277,16 @@ def test_a_detector_leaves_everything_else_as_it_was(tmp_path: Path) -> None:
     assert detecting.id != plain.id
 
 
+def test_a_detector_that_is_switched_off_makes_the_model_set_that_has_none(tmp_path: Path) -> None:
+    (with_detector(tmp_path / "detecting") / "detector.onnx").unlink()  # nothing of it is read
+    switched_off = read_model_set(tmp_path / "detecting", detector=False)
+    write_model_set(tmp_path / "plain")
+    without, untouched = read_model_set(tmp_path / "plain"), read_model_set(tmp_path / "plain", detector=False)
+    assert (switched_off.detector, switched_off.model_set.detector) == (None, None)
+    assert switched_off.model_set.provenance == without.model_set.provenance
+    assert switched_off.model_set.id == without.model_set.id == untouched.model_set.id
+
+
 @pytest.mark.parametrize(
     ("edit", "moves"),
     [
