@@ -119,7 +119,7 @@ def finished(packs: Path, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     names = scenes.learnt_class_names(packs)
     learner = detector.Learner(detector.tiny_detector(4), torch.randn(len(names), 4), modes=2)
-    average = run.prefixed("average", learner.network.state_dict())
+    average = run.prefixed("average", {name: tensor.clone() for name, tensor in learner.network.state_dict().items()})
     folder = tmp_path / "finished"
     folder.mkdir()
     save_file(run.prefixed("learner", learner.state_dict()) | average, folder / "checkpoint.safetensors")
