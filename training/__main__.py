@@ -29,6 +29,7 @@ STAGES = {
     "evaluate brands": "training.evaluate.brands",
     "evaluate scan": "training.evaluate.scan",
     "evaluate detect": "training.evaluate.detection",
+    "evaluate base-classes": "training.evaluate.base_classes",
     "evaluate repmet": "training.evaluate.repmet_classifier",
     "report": "training.evaluate.report",
 }

@@ -107,7 +107,7 @@ def over(picture: Image.Image, ground: str | tuple[int, int, int] = "white") -> 
 def load(items: Sequence[Item], *, side_px: int, mode: str = "RGB", workers: int = 4) -> PictureSet:
     """Decodes items (`mode` RGB or RGBA) into one tensor, sorted by class."""
     ordered = sorted(items, key=lambda item: (item.class_name, item.entry))
-    names = tuple(sorted({item.class_name for item in ordered}))
+    names = class_names_of(items)
     label_of = {name: label for label, name in enumerate(names)}
     pixels = torch.empty((len(ordered), len(mode), side_px, side_px), dtype=torch.uint8)
     aspects = torch.empty(len(ordered))
@@ -122,6 +122,11 @@ def load(items: Sequence[Item], *, side_px: int, mode: str = "RGB", workers: int
             pass
     labels = torch.tensor([label_of[item.class_name] for item in ordered], dtype=torch.int64)
     return PictureSet(pixels, labels, aspects, names)
+
+
+def class_names_of(items: Iterable[Item]) -> tuple[str, ...]:
+    """In the order of the labels that `load` gives."""
+    return tuple(sorted({item.class_name for item in items}))
 
 
 def stored_bytes(items: Iterable[Item]) -> Iterator[bytes]:

@@ -147,41 +147,70 @@ def learnt_from(name: str, entry: str) -> bool:
     return not held_out(name) and not kept_back(name, entry)
 
 
+def source_of(name: str) -> str:
+    """Where a class `<pack>/…` of boxes is from: its pack, or its source in `multidomain-det-dev`."""
+    return "/".join(name.split("/")[: 2 if name.startswith("multidomain-det-dev/") else 1])
+
+
 def read_stock(folder: Path, *, few: bool = False) -> Stock:
     """What training draws from: splits 0 to 6 of marks and fronts, crops and photographs of the packs that it may learn from."""
     part = slice(None, 200) if few else slice(None)
-    crops = [
-        item
-        for item in photograph_items(folder)
-        if item.class_name.startswith(CROP_PACKS) and learnt_from(item.class_name, item.entry)
-    ]
-    things = read_things(folder, in_split=training_split, crops=crops[:: len(crops) // 100 + 1] if few else crops, part=part)
+    things = read_things(learnt_kinds(folder, few=few))
     names = tuple(name for one in things for name in one.pictures.class_names)
     boxed = read_boxed(folder, names, wanted=learnt_from, part=part)
     return Stock(things, boxed, read_plain(folder, part=part), names)
 
 
+def learnt_class_names(folder: Path, *, few: bool = False) -> tuple[str, ...]:
+    """Those of `read_stock`, by label; no picture is read."""
+    return tuple(name for kind in learnt_kinds(folder, few=few) for name in data.class_names_of(kind.items))
+
+
 def read_chosen_on(folder: Path, *, few: bool = False) -> Stock:
     """What choices are made on: split 7 of marks and fronts, and sources and brands held out."""
     part = slice(None, 60) if few else slice(None)
-    things = read_things(folder, in_split=lambda split: split == "7", crops=[], part=part)
+    things = read_things(printed_kinds(folder, in_split=lambda split: split == "7", part=part))
     names = tuple(name for one in things for name in one.pictures.class_names)
     boxed = read_boxed(folder, names, wanted=lambda name, _: held_out(name), part=part)
     return Stock(things, boxed, read_plain(folder, part=part), names)
 
 
-def read_things(folder: Path, *, in_split: Callable[[str], bool], crops: list[data.Item], part: slice) -> tuple[Things, ...]:
-    """Marks, fronts, and crops where there are any, in this order of labels."""
-    workers = os.cpu_count() or 1
+@dataclass(frozen=True)
+class Kind:
+    """Things of one kind before they are decoded; fields as of `Things` and `data.ClassSampler`."""
+
+    items: Sequence[data.Item]
+    mode: str
+    share: float
+    flatness: float
+    spec: render.RenderSpec
+
+
+def learnt_kinds(folder: Path, *, few: bool) -> list[Kind]:
+    """Marks, fronts and crops, in this order of labels."""
+    crops = [
+        item
+        for item in photograph_items(folder)
+        if item.class_name.startswith(CROP_PACKS) and learnt_from(item.class_name, item.entry)
+    ]
+    kinds = printed_kinds(folder, in_split=training_split, part=slice(None, 200) if few else slice(None))
+    return [*kinds, Kind(crops[:: len(crops) // 100 + 1] if few else crops, "RGB", 0.15, 0.5, CROPS)]
+
+
+def printed_kinds(folder: Path, *, in_split: Callable[[str], bool], part: slice) -> list[Kind]:
+    """Marks and fronts."""
     marks = data.pack_items(folder / "brand-marks", split=in_split)[part]
     fronts = data.pack_items(folder / "package-fronts", split=in_split)[part]
-    kinds = [(marks, "RGBA", 0.6, 0.0, MARKS), (fronts, "RGBA", 0.25, 0.0, PRINTED)]
-    if crops:
-        kinds.append((crops, "RGB", 0.15, 0.5, CROPS))
+    return [Kind(marks, "RGBA", 0.6, 0.0, MARKS), Kind(fronts, "RGBA", 0.25, 0.0, PRINTED)]
+
+
+def read_things(kinds: Sequence[Kind]) -> tuple[Things, ...]:
+    """Kind after kind, in the order of labels."""
+    workers = os.cpu_count() or 1
     found, first_label = [], 0
-    for items, mode, share, flatness, spec in kinds:
-        pictures = data.load(items, side_px=FACE_PX, mode=mode, workers=workers)
-        found.append(Things(pictures, data.ClassSampler(pictures, flatness=flatness), first_label, share, spec))
+    for kind in kinds:
+        pictures = data.load(kind.items, side_px=FACE_PX, mode=kind.mode, workers=workers)
+        found.append(Things(pictures, data.ClassSampler(pictures, flatness=kind.flatness), first_label, kind.share, kind.spec))
         first_label += len(pictures.class_names)
     return tuple(found)
 
@@ -201,7 +230,7 @@ def read_boxed(folder: Path, class_names: Sequence[str], *, wanted: Callable[[st
             ):
                 items.append(data.Item(folder / pack / "images.zip", image["file_name"], pack))
                 boxes.append((image, named))
-                sources.append("/".join(names[0].split("/")[: 2 if pack == "multidomain-det-dev" else 1]))
+                sources.append(source_of(names[0]))
     items, boxes, sources = items[part], boxes[part], sources[part]
     pixels, aspects = _pixels(items)
     corners, labels = torch.zeros(len(items), MOST_BOXES, 4), torch.full((len(items), MOST_BOXES), ABSENT)

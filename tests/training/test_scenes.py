@@ -126,6 +126,13 @@ def test_the_same_seed_draws_the_same_scenes(packs: Path) -> None:
     assert int(known.max()) < len(stock.class_names)
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_names_of_learnt_classes_are_known_without_a_picture(packs: Path, monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+    expected = scenes.read_stock(packs, few=few).class_names
+    monkeypatch.setattr(data, "decode_item", None)
+    assert scenes.learnt_class_names(packs, few=few) == expected
+
+
 def test_held_out_sources_are_for_choosing_alone(packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "held_out", lambda name: name.startswith("toplogo10-dev/"))
     training, chosen_on = scenes.read_stock(packs), scenes.read_chosen_on(packs)

@@ -34,9 +34,10 @@ class Ranking:
     truths: np.ndarray  # (episodes, classes) things there are
 
     def of_class(self, label: int) -> Ranking:
+        """As if there were no other class."""
         kept = self.labels == label
-        truths = np.where(np.arange(self.truths.shape[1]) == label, self.truths, 0)
-        return Ranking(self.scores[kept], self.labels[kept], self.episodes[kept], self.verdicts[kept], truths)
+        only = np.zeros(kept.sum(), np.int64)
+        return Ranking(self.scores[kept], only, self.episodes[kept], self.verdicts[kept], self.truths[:, [label]])
 
     def without_repeats(self) -> Ranking:
         kept = self.verdicts != Verdict.REPEATED

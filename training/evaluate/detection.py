@@ -119,12 +119,13 @@ def ranking_of(
 
 def mean_over_classes(ranking: Ranking) -> Statistic:
     """Mean AP of the classes, each pooled over episodes."""
-    alone = [ranking.of_class(label) for label in range(ranking.truths.shape[1])]
+    there = np.flatnonzero(ranking.truths.any(0))
+    alone = [ranking.of_class(int(label)) for label in there]
 
     def mean(rows: np.ndarray, columns: np.ndarray) -> float:
-        areas = np.array([average_precision(one, rows, np.ones_like(columns)) for one in alone])
-        asked = ~np.isnan(areas) & (columns > 0)
-        return float(np.average(areas[asked], weights=columns[asked])) if asked.any() else float("nan")
+        areas = np.array([average_precision(one, rows, np.ones(1)) for one in alone])
+        asked = ~np.isnan(areas) & (columns[there] > 0)
+        return float(np.average(areas[asked], weights=columns[there][asked])) if asked.any() else float("nan")
 
     return mean
 
@@ -142,7 +143,7 @@ def statistics_of(
     statistics: dict[str, Statistic] = {}
     for least in OVERLAPS:
         ranking = ranking_of(looked, listed, class_names, least_overlap=least)
-        statistics |= _of_ranking(ranking, f"ap{round(100 * least)}")
+        statistics |= areas_of(ranking, f"ap{round(100 * least)}")
         if least == OVERLAPS[0]:
             statistics |= _at_recall(ranking)
     for least in ACCEPTED_OVERLAPS:
@@ -151,7 +152,8 @@ def statistics_of(
     return statistics, ranking.truths
 
 
-def _of_ranking(ranking: Ranking, name: str) -> dict[str, Statistic]:
+def areas_of(ranking: Ranking, name: str) -> dict[str, Statistic]:
+    """`name` says at which overlap."""
     lenient = ranking.without_repeats()
     return {
         f"pooled_{name}": lambda rows, columns: average_precision(ranking, rows, columns),

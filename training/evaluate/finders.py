@@ -110,10 +110,18 @@ class Network:
         return self._network(np.asarray(picture))
 
 
+class Looking(Protocol):
+    """What `Network` is, or the same in torch."""
+
+    width: float  # of the Gaussians around representatives
+
+    def __call__(self, picture: Image.Image) -> Regions: ...
+
+
 class Kept:
     """Regions of photographs through one network, the likeliest of each, once."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Looking) -> None:
         self.network = network
         self._found: dict[str, Regions] = {}
 
@@ -145,9 +153,14 @@ class RepMet:
 
 
 def spotted(regions: Regions, known: Known, width: float) -> list[Spotted]:
-    seen = see(regions, similarities_to(known, regions.embeddings), width=width, most=MOST_FOUND)
+    return ranked(regions, known.class_names, similarities_to(known, regions.embeddings), width)
+
+
+def ranked(regions: Regions, class_names: Sequence[str], similarities: np.ndarray, width: float) -> list[Spotted]:
+    """`similarities` (m, classes) of the regions."""
+    seen = see(regions, similarities, width=width, most=MOST_FOUND)
     return [
-        Spotted(known.class_names[number], edges(regions.boxes[region]), float(score))
+        Spotted(class_names[number], edges(regions.boxes[region]), float(score))
         for number, region, score in zip(seen.class_numbers, seen.regions, seen.scores, strict=True)
     ]
 

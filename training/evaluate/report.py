@@ -147,6 +147,20 @@ Whatever their class: annotated things among the hundred likeliest boxes of each
 classes, and the things of each. *AR*: mean recall over IoU 0.5 to 0.95.
 """
 
+BASE_CLASSES = """
+## Boxes of classes that were learnt
+
+    python -m training evaluate base-classes --data DIR --run NAME=RUN,NAME2=RUN2
+
+RepMet's first detection table, on our packs: {photographs} photographs kept out of the detectors' training, {things} things of
+{classes} classes in {sources} sources; each photograph is asked for all classes of its source that were learnt, {asked_for} in
+all, at {side_px} px. *trained*: RepMet's posterior over the representatives that training left (of a run without RepMet's losses:
+over the vectors that taught it); *linear*: the auxiliary classifier's softmax over background and the classes asked for; *shown*:
+the classes enrolled from {shots} boxes each of photographs that were learnt from, as the service enrols. All arms of a run have
+the same boxes. Resampled are classes and photographs. The networks' trunk starts from the embedding network, which has learnt
+from crops of these photographs too, and some are nearly like others that were learnt from: heads are compared here, not how well
+anything unseen is found.
+"""
 
 REPMET = """
 ## RepMet as a classifier
@@ -413,6 +427,26 @@ def detector_tables(results: list[Result]) -> str:
     return f"{CURVES}\n{curves}\n{differences}{PROPOSALS}\n{proposals}"
 
 
+def base_classes_section(results: list[Result]) -> str:
+    return "".join(_base_classes(result) for result in results)
+
+
+def _base_classes(result: Result) -> str:
+    counts = ("photographs", "things", "classes", "sources", "asked_for", "side_px", "shots")
+    about = BASE_CLASSES.format(**{name: f"{result[name]:,}" for name in counts})
+    names = {
+        "mean_ap50": "mean AP50", "mean_ap30": "mean AP30", "mean_ap70": "mean AP70",
+        "pooled_ap50": "pooled AP50", "pooled_ap50_repeats_ignored": "repeats ignored",
+    }  # fmt: skip
+    figures, differences = result["base_classes"], result["differences"]
+    main = table(
+        ["by", *names.values(), "scored"],
+        ([arm, *intervals_of(figures, arm, names), times(result)] for arm in figures),
+    )
+    gains = table(["difference", *names.values()], ([pair, *intervals_of(differences, pair, names)] for pair in differences))
+    return f"{about}\n{main}\nPaired differences, in points:\n\n{gains}"
+
+
 def repmet_section(results: list[Result]) -> str:
     return "".join(_repmet(result) for result in results)
 
@@ -430,7 +464,7 @@ def _repmet(result: Result) -> str:
 SECTIONS = {
     "arms": embedding_section, "classify": classify_section, "service": service_section,
     "false_accepts": false_accepts_section, "scan": scan_section, "brands": brands_section, "detect": detect_section,
-    "errors": repmet_section,
+    "base_classes": base_classes_section, "errors": repmet_section,
 }  # fmt: skip
 
 

@@ -110,6 +110,18 @@ def test_heads_of_classifiers_stand_beside_the_first_one() -> None:
     assert f"| RepMet, 3 a class | {ANY} | {ANY} |" in page
 
 
+def test_heads_on_learnt_classes_stand_beside_trained_representatives() -> None:
+    counts = {"photographs": 243, "things": 1722, "classes": 123, "sources": 30, "asked_for": 234, "side_px": 320, "shots": 5}
+    kinds = ("mean_ap50", "mean_ap30", "mean_ap70", "pooled_ap50", "pooled_ap50_repeats_ignored")
+    figures = dict.fromkeys(kinds, NUMBERS) | {"mean_ap70": {"mean": 0.1, "low": 0.05, "high": 0.15}}
+    arms = {"repmet, trained": figures, "repmet, linear": figures}
+    result = counts | {"base_classes": arms, "differences": {"repmet, trained - repmet, linear": figures}, "times_scored": 2}
+    page = report.page([result])
+    assert "243 photographs kept out of the detectors' training, 1,722 things of\n123 classes in 30 sources" in page
+    assert f"| repmet, linear | {ANY} | {ANY} | 10.0 [5.0, 15.0] | {ANY} | {ANY} | 2 times |" in page
+    assert f"| repmet, trained - repmet, linear | {ANY} | {ANY} | 10.0 [5.0, 15.0] | {ANY} | {ANY} |" in page
+
+
 def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(page: str) -> None:
     assert f"| p-1shot (12-way) | {ANY} | 45.8 [45.1, 46.5] | 500 | 2 times |" in page
     assert "| p-1shot (12-way) | 4.2 [1.0, 7.0] |" in page
