@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -376,7 +377,9 @@ def read_lessons(config: Config, stock: scenes.Stock, weights: Mapping[str, Tens
     file = config.cache / f"classes-{config.dim}-{made_of}.safetensors"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"vectors": narrowed(class_vectors(stock, weights), config.dim).contiguous()}, file)
+        partial = file.with_name(f"{os.getpid()}-{file.name}")  # ranks that train together make it at the same time
+        save_file({"vectors": narrowed(class_vectors(stock, weights), config.dim).contiguous()}, partial)
+        os.replace(partial, file)
     return load_file(file)["vectors"]
 
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="the extra `training` is not install
 
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from app.adapters.networks import RegionNetwork  # noqa: E402
 from tests.training.packs import draw_detector_packs  # noqa: E402
@@ -217,6 +217,23 @@ def test_an_exported_network_is_one_that_the_service_opens() -> None:
     regions = served(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
     assert len(regions) == len(detector.cells_of(SIDE_PX)[0])
     assert regions.boxes.max() <= 90
+
+
+def test_vectors_of_classes_are_in_the_cache_whole_or_not_at_all(
+    config: detector.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks make them at the same time, and neither may read what the other has written half."""
+    stock, vectors, saved = scenes.read_stock(config.data, few=True), torch.eye(16), []
+
+    def looked_at(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        save_file(tensors, file)
+        saved.append(list(config.cache.glob("classes-*")))  # what another would take for whole meanwhile
+
+    monkeypatch.setattr(detector, "class_vectors", lambda *_: vectors)
+    monkeypatch.setattr(detector, "save_file", looked_at)
+    lessons = [detector.read_lessons(config, stock, {}) for _ in range(2)]
+    assert saved == [[]]
+    assert torch.equal(*lessons)
 
 
 def test_a_batch_that_cannot_be_quartered_is_refused(config: detector.Config) -> None:
