@@ -13,7 +13,8 @@ published evaluation computes. Mean AP over classes stands beside it. Precision 
     FILE.onnx          a detector of `training export-detector`, scored by RepMet's posterior over the shown boxes, cut out
     in-place:FILE.onnx the same, but shown with what is around the boxes
     crops:FILE.onnx    its boxes alone, cut out and embedded by the network of the model set, nearest mean of supports
-    quads              the service with the model set as it is: verified quads
+    service            the service with the model set as it is
+    quads              the same with FIRSTSIGHT_DETECTOR=off: verified quads alone
     ncc                template matching
 """
 
@@ -63,9 +64,9 @@ class Config:
     data: Path = field(metadata={"help": "a pack with boxes, or a folder with COCO annotations"})
     out: Path = field(metadata={"help": "JSON with every figure"})
     model: str = field(
-        default="quads", metadata={"help": "FILE.onnx, in-place:FILE.onnx, crops:FILE.onnx, quads, ncc; by commas"}
+        default="quads", metadata={"help": "FILE.onnx, in-place:FILE.onnx, crops:FILE.onnx, service, quads, ncc; by commas"}
     )
-    models: Path = field(default=Path("models"), metadata={"help": "model set of quads and crops"})
+    models: Path = field(default=Path("models"), metadata={"help": "model set of service, quads and crops"})
     side_px: int = field(default=320, metadata={"help": "side at which a detector looks at everything"})
     way: str = field(default="5", metadata={"help": f"classes of an episode, or {ALL}"})
     shot: int = field(default=1, metadata={"help": "boxes shown of each, of different photographs"})
@@ -221,14 +222,14 @@ def proposals_of(kept: finders.Kept, photographs: Iterable[Photograph], class_na
 
 def finder_of(wanted: str, config: Config, networks: dict[str, finders.Kept]) -> Finder:
     """An arm as `--model` names it. SystemExit for one that there is not."""
-    if wanted == "quads":
-        return finders.Quads(config.models, config.data.parent)
+    if wanted in ("service", "quads"):
+        return finders.Service(config.models, config.data.parent, detector=wanted == "service")
     if wanted == "ncc":
         return finders.Templates()
     kind, _, place = wanted.rpartition(":")
     if not place.endswith(".onnx") or kind not in KINDS or not Path(place).is_file():
         raise SystemExit(
-            f"--model {wanted}: it is quads, ncc, FILE.onnx, in-place:FILE.onnx or crops:FILE.onnx, of a file that there is"
+            f"--model {wanted}: it is service, quads, ncc, or FILE.onnx, in-place:FILE.onnx or crops:FILE.onnx of a file there is"
         )
     try:
         kept = networks.setdefault(place, finders.Kept(finders.Network(Path(place), config.side_px)))

@@ -69,12 +69,12 @@ def decoded(source: data.Item) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------------------- the service
 
 
-class Quads:
-    """`/detect` of the service, in this process: verified quads, and what a detector sees where the model set has one."""
+class Service:
+    """`/detect` of the service, in this process: verified quads, and what the detector sees where the model set has one."""
 
-    def __init__(self, models: Path, folder: Path) -> None:
-        """`folder` of the packs, from which uploads are made."""
-        self._adapters = in_process.open_cached(models, keep_embeddings=False)
+    def __init__(self, models: Path, folder: Path, *, detector: bool) -> None:
+        """`folder` of the packs, from which uploads are made. Without `detector` as with FIRSTSIGHT_DETECTOR=off."""
+        self._adapters = in_process.open_cached(models, keep_embeddings=False, detector=detector)
         self._folder = folder
 
     def find(self, episode: DetectEpisode) -> list[Sequence[Spotted]]:

@@ -86,12 +86,12 @@ class CachedPoints:
         return self._once(key, lambda: self._find_points(pixels, side_px=side_px, most=most, sharpen=sharpen))
 
 
-def open_cached(models: Path, *, keep_embeddings: bool = True) -> Adapters:
-    """The adapters of the service with a model set; caches last as long as they do.
+def open_cached(models: Path, *, keep_embeddings: bool = True, detector: bool = True) -> Adapters:
+    """The adapters of the service with a model set, or with that but for its detector; caches last as long as they do.
 
     An embedding with its dense map takes 80 kB: not kept where hardly a picture comes twice, as with the boxes of detections.
     """
-    adapters = open_adapters(Settings(store=IN_MEMORY, models_dir=models))
+    adapters = open_adapters(Settings(store=IN_MEMORY, models_dir=models, detector="on" if detector else "off"))
     embedder = CachedEmbedder(adapters.embedder) if keep_embeddings else adapters.embedder
     return replace(adapters, embedder=embedder, find_points=CachedPoints(adapters.find_points))
 

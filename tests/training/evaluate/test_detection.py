@@ -126,6 +126,14 @@ def test_each_episode_starts_with_nothing_enrolled(scenes: Path, monkeypatch: py
     assert result["proposals"] == result["differences"] == {}
 
 
+def test_the_service_is_asked_with_the_detector_and_quads_are_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bool] = []
+    monkeypatch.setattr(in_process, "open_cached", lambda models, *, detector, **_: opened.append(detector))
+    config = detection.Config(data=tmp_path, out=tmp_path / "result.json", model="service,quads")
+    assert list(detection.named_finders(config, {})) == ["service", "quads"]
+    assert opened == [True, False]
+
+
 def evaluated(scenes: Path, *flags: str) -> dict[str, Any]:
     detection.main(["--data", str(scenes / "scenes"), "--out", str(scenes / "result.json"), *flags])
     return dict(json.loads((scenes / "result.json").read_text()))
