@@ -15,12 +15,15 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra `training` is not installed")
 
+from PIL import Image
+
 from app.domain.posterior import Regions
 from app.domain.values import Box, Upload
 from tests.tiny_network import tiny_detector
 from tests.training.packs import photograph, write_boxes
 from training.data import Item
 from training.evaluate import detection, episodes, in_process, intervals, items
+from training.evaluate.average_precision import Ranking
 from training.evaluate.episodes import DetectEpisode
 from training.evaluate.finders import Spotted
 from training.evaluate.items import Photograph
@@ -168,6 +171,40 @@ def test_arms_are_asked_the_same_and_compared_in_pairs(scenes: Path, monkeypatch
     assert evaluated(scenes, *flags)["episode_list_sha256"] == result["episode_list_sha256"]
     with pytest.raises(SystemExit, match="not 4 episodes of 2 classes"):
         evaluated(scenes, *flags, "--way", "2")
+
+
+def test_a_curve_by_hand() -> None:
+    verdicts = np.array([1, 0, 1, 0])  # right, wrong, right, wrong; three things there are
+    ranking = Ranking(np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4, int), np.zeros(4, int), verdicts, np.array([[3]]))
+    assert detection.curve_of(ranking) == {"recall": [0.3333, 0.6667], "precision": [1.0, 0.6667]}
+    # F1 is 2/4, 2/5, 4/6, 4/7: best at the third.
+    assert detection.lowest_drawn(ranking) == 0.7
+    nothing = Ranking(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), np.array([[3]]))
+    assert detection.curve_of(nothing) == {"recall": [], "precision": []}
+    assert detection.lowest_drawn(nothing) == np.inf
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+    n = 5000
+    ranking = Ranking(np.linspace(1, 0, n), np.zeros(n, int), np.zeros(n, int), np.ones(n, int), np.array([[2 * n]]))
+    kept = detection.curve_of(ranking)
+    assert len(kept["recall"]) == len(kept["precision"]) == 51
+    assert kept["recall"][-1] == 0.5
+
+
+def test_a_sheet_shows_what_is_right_and_what_is_wrong(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: Oracle(0.0 if wanted == "ncc" else 12.0))
+    seen = {}
+    for arm in ("ncc", "quads"):
+        sheet = scenes / f"{arm}.webp"
+        evaluated(scenes, "--model", arm, "--episodes", "1", "--sheet", str(sheet))
+        with Image.open(sheet) as opened:
+            green, red = (np.asarray(opened.convert("RGB")).astype(int)[..., channel] for channel in (1, 0))
+        seen[arm] = int((green - red > 90).sum()), int((red - green > 90).sum())
+    assert seen["ncc"][0] > 2 * seen["quads"][0]
+    assert seen["quads"][1] > 2 * seen["ncc"][1]
+    with pytest.raises(SystemExit, match="--sheet"):
+        evaluated(scenes, "--sheet", "sheet.png")
 
 
 def test_photographs_without_the_classes_are_asked_too(scenes: Path) -> None:
