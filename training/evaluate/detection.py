@@ -194,8 +194,8 @@ def figures_of(looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_
 def curve_of(ranking: Ranking) -> dict[str, list[float]]:
     """Precision where each further hundredth of the things has been found, and where the curve ends; no points of nothing."""
     recall, precision = curve(ranking, *(np.ones(length) for length in ranking.truths.shape))
-    first = np.searchsorted(recall, np.arange(CURVE_STEPS + 1) / CURVE_STEPS - 1e-9)
-    kept = np.unique(np.minimum(first, len(recall) - 1)) if len(recall) else np.zeros(0, np.int64)
+    levels = np.minimum(np.arange(CURVE_STEPS + 1) / CURVE_STEPS, recall.max(initial=0.0))
+    kept = np.unique(np.searchsorted(recall, levels - 1e-9)) if len(recall) else np.zeros(0, np.int64)
     return {"recall": np.round(recall[kept], 4).tolist(), "precision": np.round(precision[kept], 4).tolist()}
 
 

@@ -22,7 +22,7 @@ from app.domain.values import Box, Upload
 from tests.tiny_network import tiny_detector
 from tests.training.packs import photograph, write_boxes
 from training.data import Item
-from training.evaluate import detection, episodes, in_process, intervals, items
+from training.evaluate import detection, episodes, finders, in_process, intervals, items
 from training.evaluate.average_precision import Ranking
 from training.evaluate.episodes import DetectEpisode
 from training.evaluate.finders import Spotted
@@ -192,18 +192,29 @@ def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
     assert kept["recall"][-1] == 0.5
 
 
-def test_a_sheet_shows_what_is_right_and_what_is_wrong(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: Oracle(0.0 if wanted == "ncc" else 12.0))
-    seen = {}
-    for arm in ("ncc", "quads"):
-        sheet = scenes / f"{arm}.webp"
-        evaluated(scenes, "--model", arm, "--episodes", "1", "--sheet", str(sheet))
-        with Image.open(sheet) as opened:
-            green, red = (np.asarray(opened.convert("RGB")).astype(int)[..., channel] for channel in (1, 0))
-        seen[arm] = int((green - red > 90).sum()), int((red - green > 90).sum())
-    assert seen["ncc"][0] > 2 * seen["quads"][0]
-    assert seen["quads"][1] > 2 * seen["ncc"][1]
-    with pytest.raises(SystemExit, match="--sheet"):
+def test_what_is_accepted_from_the_best_score_on_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finders, "decoded", lambda source: Image.new("RGB", (100, 100)))
+    one = looked(
+        [("a", (0, 0, 10, 10)), ("c", (40, 40, 60, 60))],
+        Spotted("a", (0, 0, 10, 10), 0.9),
+        Spotted("b", (0, 50, 10, 60), 0.8),
+        Spotted("a", (1, 0, 11, 10), 0.7),  # again
+        Spotted("a", (5, 5, 9, 9), 0.6, accepted=False),
+        Spotted("a", (5, 5, 9, 9), 0.1),
+    )
+    judged = detection.judged(one, EPISODE, 0.5)
+    assert judged.things == [(0, 0, 10, 10)]  # of the episode's classes
+    assert [(found.score, is_right) for found, is_right in judged.found] == [(0.9, True), (0.8, False), (0.7, False)]
+
+
+def test_a_sheet_is_drawn_of_the_first_arm(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: Oracle(0.0))
+    drawn: list[detection.scene_sheet.Judged] = []
+    monkeypatch.setattr(detection.scene_sheet, "write_sheet", lambda judged, path: drawn.extend(judged))
+    evaluated(scenes, "--episodes", "2", "--sheet", str(scenes / "sheet.webp"))
+    assert len(drawn) == detection.PICTURES_OF_SHEET
+    assert all(len(one.things) == 1 and one.found[0][1] for one in drawn)
+    with pytest.raises(SystemExit, match=r"--sheet sheet.png: its name ends in .webp"):
         evaluated(scenes, "--sheet", "sheet.png")
 
 
