@@ -28,6 +28,7 @@ STAGES = {
     "evaluate false-accepts": "training.evaluate.false_accepts",
     "evaluate brands": "training.evaluate.brands",
     "evaluate scan": "training.evaluate.scan",
+    "evaluate composites": "training.evaluate.composites",
     "evaluate detect": "training.evaluate.detection",
     "evaluate base-classes": "training.evaluate.base_classes",
     "evaluate repmet": "training.evaluate.repmet_classifier",

@@ -7,6 +7,8 @@ boxes and asked the same photographs: of each class of the episode, and some tha
 are not measured. No photograph is both shown and asked in an episode. Things of the episode's classes are the ground truth,
 however small. *Pooled* AP ranks all boxes of all classes and episodes in one list; with repeats ignored it is what RepMet's
 published evaluation computes. Mean AP over classes stands beside it. Precision and recall are of the boxes that an arm accepts.
+`--sheet` draws the first pictures that were asked, with what the first arm found: not to be published, but for those of
+`evaluate composites --plain-grounds`.
 
 `--model`, by commas, the first compared with each other one; `NAME=` before one names it:
 
@@ -34,10 +36,12 @@ from tqdm import tqdm
 from app.domain.posterior import overlaps
 from app.errors import CorruptModelSet
 from training import run
-from training.evaluate import arms, episodes, finders, items
+from training.evaluate import arms, episodes, finders, items, scene_sheet
 from training.evaluate.average_precision import (
     Ranking,
+    Verdict,
     average_precision,
+    curve,
     matched,
     precision_and_recall,
     precision_at_recall,
@@ -53,6 +57,8 @@ OVERLAPS = (0.5, 0.3, 0.7)
 ACCEPTED_OVERLAPS = (0.5, 0.3)
 WANTED_RECALL = 0.9
 KINDS = ("", "in-place", "crops")  # of arms of a detector
+CURVE_STEPS = 100  # of recall, at which the precision-recall curve is kept
+PICTURES_OF_SHEET = 16
 PROPOSED = 100  # boxes of a photograph whose recall is measured
 PROPOSED_OVERLAPS = tuple(np.round(np.arange(0.5, 1.0, 0.05), 2))  # AR is the mean over these, as COCO has it
 
@@ -75,6 +81,7 @@ class Config:
     without: int = field(default=DETECT_WITHOUT, metadata={"help": "photographs asked that show none of the classes"})
     seed: int = field(default=SEED, metadata={"help": "of the episodes"})
     episode_list: Path | None = field(default=None, metadata={"help": "file to read the episodes from; written if there is none"})
+    sheet: Path | None = field(default=None, metadata={"help": "picture (.webp) of what the first arm found, to be looked at"})
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,44 @@ def figures_of(looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_
     return {name: interval.numbers() for name, interval in intervals.items() if not math.isnan(interval.mean)}
 
 
+def curve_of(ranking: Ranking) -> dict[str, list[float]]:
+    """Precision where each further hundredth of the things has been found, and where the curve ends; no points of nothing."""
+    recall, precision = curve(ranking, *(np.ones(length) for length in ranking.truths.shape))
+    levels = np.minimum(np.arange(CURVE_STEPS + 1) / CURVE_STEPS, recall.max(initial=0.0))
+    kept = np.unique(np.searchsorted(recall, levels - 1e-9)) if len(recall) else np.zeros(0, np.int64)
+    return {"recall": np.round(recall[kept], 4).tolist(), "precision": np.round(precision[kept], 4).tolist()}
+
+
+def lowest_drawn(ranking: Ranking) -> float:
+    """The score down to which boxes are drawn: where precision and recall are best together, by F1. A ranking's best is first."""
+    right = np.cumsum(ranking.verdicts == Verdict.RIGHT)
+    f1 = 2 * right / (np.arange(1, len(right) + 1) + ranking.truths.sum())
+    return float(ranking.scores[f1.argmax()]) if len(f1) else math.inf
+
+
+def judged(one: Looked, episode: DetectEpisode, lowest: float) -> scene_sheet.Judged:
+    """What an arm accepts in a photograph, from a score on, with the things of the episode that there are."""
+    things = [(name, box) for name, box in one.photograph.boxes if name in episode.shown]
+    number_of = {name: number for number, name in enumerate(episode.shown)}
+    found = [each for each in one.found if each.accepted and each.score >= lowest]
+    verdicts = matched(
+        [(number_of[each.class_name], each.edges, each.score) for each in found],
+        [(number_of[name], box) for name, box in things],
+        least_overlap=OVERLAPS[0],
+    )
+    return scene_sheet.Judged(
+        finders.decoded(one.photograph.source),
+        [box for _, box in things],
+        [(each, verdict is Verdict.RIGHT) for each, verdict in zip(found, verdicts, strict=True)],
+    )
+
+
+def draw_sheet(looked: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str], path: Path) -> None:
+    ranking = ranking_of(looked, listed, class_names, least_overlap=OVERLAPS[0], accepted_only=True)
+    lowest = lowest_drawn(ranking)
+    scene_sheet.write_sheet([judged(one, listed[one.episode], lowest) for one in looked[:PICTURES_OF_SHEET]], path)
+
+
 def difference_of(
     one: Sequence[Looked], other: Sequence[Looked], listed: Sequence[DetectEpisode], class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -283,6 +328,8 @@ def listed_episodes(config: Config) -> tuple[list[DetectEpisode], tuple[str, ...
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Boxes in whole photographs, with intervals.")
     networks: dict[str, finders.Kept] = {}
+    if config.sheet and config.sheet.suffix != ".webp":
+        raise SystemExit(f"--sheet {config.sheet}: its name ends in .webp")
     by_name = named_finders(config, networks)
     listed, class_names, digest = listed_episodes(config)
     looked: dict[str, list[Looked]] = {}
@@ -290,8 +337,14 @@ def main(arguments: list[str]) -> None:
     for name, finder in by_name.items():
         looked[name] = look(finder, listed, name)
         print(name)
-        figures[name] = figures_of(looked[name], listed, class_names) | {"boxes": sum(len(one.found) for one in looked[name])}
+        ranking = ranking_of(looked[name], listed, class_names, least_overlap=OVERLAPS[0]).without_repeats()
+        figures[name] = figures_of(looked[name], listed, class_names) | {
+            "boxes": sum(len(one.found) for one in looked[name]),
+            "curve": curve_of(ranking),
+        }
     first, *others = looked
+    if config.sheet:
+        draw_sheet(looked[first], listed, class_names, config.sheet)
     asked = {photograph.id: photograph for episode in listed for photograph in episode.asked}
     result = {
         "task": config.out.stem, "pack": config.data.resolve().name, "shots": config.shot,

@@ -1,4 +1,4 @@
-"""Drawings of what `training evaluate classify` measured, from its result files: small SVGs for the documentation.
+"""Drawings of what `training evaluate classify` and `detect` measured, from their result files: small SVGs for the documentation.
 
 Each takes results as they were read, `json.loads(path.read_text())`, and the file to write.
 """
@@ -88,6 +88,24 @@ def reliability(result: Result, out: Path) -> None:
             means, rights = [100 * part["probability"] for part in bins], [100 * part["right"] for part in bins]
             axes.plot(means, rights, marker="o", label=f"{name}, calibration error {100 * figures['ece']:.1f}")
         _diagonal(axes)
+        _save(figure, axes, out)
+
+
+def precision_recall(result: Result, out: Path) -> None:
+    """Precision against recall of a result of `evaluate detect`, a line an arm: boxes in one ranking, repeats ignored, IoU 0.5.
+
+    ValueError for a result without curves: those that were written before there were any.
+    """
+    curves = {name: arm for name, arm in result["detect"].items() if "curve" in arm}
+    if not curves:
+        raise ValueError("the result has no precision-recall curves")
+    with mpl.rc_context(CALM):
+        figure, axes = _axes("things found, percent", "right of what was found, percent")
+        for number, (name, arm) in enumerate(curves.items()):
+            recall, precision = ([100 * share for share in arm["curve"][end]] for end in ("recall", "precision"))
+            label = f"{name}, AP50 {100 * arm['pooled_ap50_repeats_ignored']['mean']:.1f}"
+            axes.plot([0, *recall], [*precision[:1], *precision] or [0], label=label, color=f"C{number}")
+        axes.set(xlim=(0, 100), ylim=(0, 102))
         _save(figure, axes, out)
 
 

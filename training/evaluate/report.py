@@ -6,7 +6,7 @@ python -m training report
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -124,7 +124,9 @@ Were the first candidate accepted above one probability, so drawn that a share o
 
 DETECT = """
 ## Boxes in whole photographs
+"""
 
+PHOTOGRAPHED = """
     python -m training evaluate detect --data DIR/flickrlogos27-dev --shot K --episodes 100 --model ARMS \\
         --episode-list training/episodes/flickrlogos27-dev-detect-Kshot.json --out FILE
 
@@ -135,6 +137,29 @@ score first, area under all points of the monotone curve; a further box on a mat
 for nothing, as in RepMet's released evaluation. *mean AP50*: mean over classes, each pooled over episodes. Precision and recall
 are of the accepted boxes, at IoU 0.5 and 0.3. The annotation is incomplete (small repeats, other brands), so precision is a lower
 bound.
+"""
+
+COMPOSITES = """
+{brands} brands of split 8 of `brand-marks`, which nothing has learnt from, in scenes made by `evaluate composites`: two examples
+of each (the clean mark, and a plain render on a photograph), all enrolled at once; asked are scenes with some of them in renders
+and pictures without any.
+
+    python -m training evaluate composites --data DIR --out runs/{pack}
+    python -m training evaluate detect --data runs/{pack} --way all --shot {shots} --episodes 1 --model ARMS \\
+        --episode-list runs/{pack}/episodes.json --out FILE
+"""
+
+DRAWN = """
+Precision against recall, of that ranking with repeats ignored, overlap 0.5 or more:
+
+"""
+
+SCENES = """
+Rendered scenes of brands whose marks are in the public domain, on plain ground (`evaluate composites --plain-grounds`), as
+`evaluate detect --sheet` draws them. White: what is there; green: found, and right; red: found, and wrong. Boxes are drawn down
+to the score where precision and recall are best together.
+
+![scenes](accuracy/scenes.webp)
 """
 
 CURVES = """
@@ -369,7 +394,35 @@ def _brands(result: Result) -> str:
     return f"{about}\n{table(['FIRSTSIGHT_VERIFY', 'render', 'top-1', *ANSWERED, 'scored'], rows)}{CONFUSIONS}"
 
 
+def is_composed(result: Result) -> bool:
+    """Whether it is of scenes made by `evaluate composites`: by the folder's name, which the README gives it."""
+    return str(result["pack"]).startswith("composites")
+
+
 def detect_section(results: list[Result]) -> str:
+    photographed = [result for result in results if not is_composed(result)]
+    composed = [result for result in results if is_composed(result)]
+    parts = [DETECT]
+    if photographed:
+        parts.append(f"{PHOTOGRAPHED.format(classes=photographed[0]['classes'])}\n{detect_table(photographed)}")
+    for result in composed:
+        about = COMPOSITES.format(brands=result["classes"], pack=result["pack"], shots=result["shots"])
+        parts.append(f"{about}\n{detect_table([result])}")
+    if drawings := curves_of(results):
+        parts.append(DRAWN + "\n".join(f"![{name}](accuracy/{name}.svg)" for name in drawings) + "\n")
+    return "".join(parts) + detector_tables(results)
+
+
+def curves_of(results: Iterable[Result]) -> dict[str, Callable[[Path], None]]:
+    """What is drawn of results of `evaluate detect`, by file name; older ones have no curves."""
+    return {
+        f"{result['task']}-precision-recall": partial(plots.precision_recall, result)
+        for result in results
+        if any("curve" in figures for figures in result.get("detect", {}).values())
+    }
+
+
+def detect_table(results: list[Result]) -> str:
     names = {
         "pooled_ap50": "pooled AP50",
         "pooled_ap50_repeats_ignored": "repeats ignored",
@@ -387,7 +440,7 @@ def detect_section(results: list[Result]) -> str:
         for r in results for arm, figures in r["detect"].items()
     )  # fmt: skip
     header = ["task", "by", *names.values(), "photographs", "things", "boxes found", "episodes", "scored"]
-    return f"{DETECT.format(classes=results[0]['classes'])}\n{table(header, rows)}{detector_tables(results)}"
+    return table(header, rows)
 
 
 def detector_tables(results: list[Result]) -> str:
@@ -468,18 +521,23 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def page(results: list[Result]) -> str:
-    """A section for each kind of result; a kind is known by the key of its figures."""
+SHEETS = {"detect": ("scenes.webp", SCENES)}  # by commands of their own; shown after a section where they are there
+
+
+def page(results: list[Result], sheets: Collection[str] = ()) -> str:
+    """A section for each kind of result; a kind is known by the key of its figures. `sheets`: pictures beside the results."""
     parts = [INTRODUCTION]
     for key, section in SECTIONS.items():
         own = [result for result in results if key in result]
         parts += [section(own)] if own else []
+        sheet, about = SHEETS.get(key, ("", ""))
+        parts += [about] if own and sheet in sheets else []
     return "".join(parts)
 
 
 def main(arguments: list[str]) -> None:
     config = run.config_from_flags(Config, arguments, description="Write docs/accuracy.md.")
     results = [json.loads(path.read_text()) for path in sorted(config.results.glob("*.json"))]
-    config.out.write_text(page(results))
-    for name, draw in drawings_of(results).items():
+    config.out.write_text(page(results, [sheet.name for sheet in config.results.glob("*.webp")]))
+    for name, draw in (drawings_of(results) | curves_of(results)).items():
         draw(config.results / f"{name}.svg")

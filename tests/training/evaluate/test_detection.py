@@ -15,12 +15,15 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra `training` is not installed")
 
+from PIL import Image
+
 from app.domain.posterior import Regions
 from app.domain.values import Box, Upload
 from tests.tiny_network import tiny_detector
 from tests.training.packs import photograph, write_boxes
 from training.data import Item
-from training.evaluate import detection, episodes, in_process, intervals, items
+from training.evaluate import detection, episodes, finders, in_process, intervals, items
+from training.evaluate.average_precision import Ranking
 from training.evaluate.episodes import DetectEpisode
 from training.evaluate.finders import Spotted
 from training.evaluate.items import Photograph
@@ -176,6 +179,51 @@ def test_arms_are_asked_the_same_and_compared_in_pairs(scenes: Path, monkeypatch
     assert evaluated(scenes, *flags)["episode_list_sha256"] == result["episode_list_sha256"]
     with pytest.raises(SystemExit, match="not 4 episodes of 2 classes"):
         evaluated(scenes, *flags, "--way", "2")
+
+
+def test_a_curve_by_hand() -> None:
+    verdicts = np.array([1, 0, 1, 0])  # right, wrong, right, wrong; three things there are
+    ranking = Ranking(np.array([0.9, 0.8, 0.7, 0.6]), np.zeros(4, int), np.zeros(4, int), verdicts, np.array([[3]]))
+    assert detection.curve_of(ranking) == {"recall": [0.3333, 0.6667], "precision": [1.0, 0.6667]}
+    # F1 is 2/4, 2/5, 4/6, 4/7: best at the third.
+    assert detection.lowest_drawn(ranking) == 0.7
+    nothing = Ranking(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int), np.array([[3]]))
+    assert detection.curve_of(nothing) == {"recall": [], "precision": []}
+    assert detection.lowest_drawn(nothing) == np.inf
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end() -> None:
+    n = 5000
+    ranking = Ranking(np.linspace(1, 0, n), np.zeros(n, int), np.zeros(n, int), np.ones(n, int), np.array([[2 * n]]))
+    kept = detection.curve_of(ranking)
+    assert len(kept["recall"]) == len(kept["precision"]) == 51
+    assert kept["recall"][-1] == 0.5
+
+
+def test_what_is_accepted_from_the_best_score_on_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finders, "decoded", lambda source: Image.new("RGB", (100, 100)))
+    one = looked(
+        [("a", (0, 0, 10, 10)), ("c", (40, 40, 60, 60))],
+        Spotted("a", (0, 0, 10, 10), 0.9),
+        Spotted("b", (0, 50, 10, 60), 0.8),
+        Spotted("a", (1, 0, 11, 10), 0.7),  # again
+        Spotted("a", (5, 5, 9, 9), 0.6, accepted=False),
+        Spotted("a", (5, 5, 9, 9), 0.1),
+    )
+    judged = detection.judged(one, EPISODE, 0.5)
+    assert judged.things == [(0, 0, 10, 10)]  # of the episode's classes
+    assert [(found.score, is_right) for found, is_right in judged.found] == [(0.9, True), (0.8, False), (0.7, False)]
+
+
+def test_a_sheet_is_drawn_of_the_first_arm(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "finder_of", lambda wanted, config, networks: Oracle(0.0))
+    drawn: list[detection.scene_sheet.Judged] = []
+    monkeypatch.setattr(detection.scene_sheet, "write_sheet", lambda judged, path: drawn.extend(judged))
+    evaluated(scenes, "--episodes", "2", "--sheet", str(scenes / "sheet.webp"))
+    assert len(drawn) == detection.PICTURES_OF_SHEET
+    assert all(len(one.things) == 1 and one.found[0][1] for one in drawn)
+    with pytest.raises(SystemExit, match=r"--sheet sheet.png: its name ends in .webp"):
+        evaluated(scenes, "--sheet", "sheet.png")
 
 
 def test_photographs_without_the_classes_are_asked_too(scenes: Path) -> None:

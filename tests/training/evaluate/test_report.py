@@ -101,6 +101,24 @@ def test_detectors_have_tables_of_their_own() -> None:
     assert f"| 5-way 1-shot | detector-320 | {ANY} | {ANY} | {ANY} |" in page
 
 
+def test_curves_are_drawn_of_results_that_have_them_and_scenes_are_shown_where_they_are_there(tmp_path: Path) -> None:
+    drawn = {"quads": DETECT["detect"]["quads"] | {"curve": {"recall": [0.1, 0.6], "precision": [1.0, 0.5]}}}
+    composed = {"task": "composites-detect-2shot", "pack": "composites", "way": 204, "classes": 204, "shots": 2, "detect": drawn}
+    for name, result in {"older": DETECT, "newer": DETECT | composed}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    written = tmp_path / "page.md"
+    report.main(["--results", str(tmp_path), "--out", str(written)])
+    page = written.read_text()
+    assert [file.name for file in tmp_path.glob("*.svg")] == ["composites-detect-2shot-precision-recall.svg"]
+    assert re.findall(r"!\[.*\]\(accuracy/(.*)\)", page) == ["composites-detect-2shot-precision-recall.svg"]
+    assert "Five of 12 brands" in page
+    assert "204 brands of split 8" in page
+    assert f"| 204-way 2-shot | quads | {ANY} |" in page
+    (tmp_path / "scenes.webp").touch()
+    report.main(["--results", str(tmp_path), "--out", str(written)])
+    assert "![scenes](accuracy/scenes.webp)" in written.read_text()
+
+
 def test_heads_of_classifiers_stand_beside_the_first_one() -> None:
     counts = {"classes": 64, "learnt": 34560, "asked": 3840, "steps": 600, "side_px": 32, "times_scored": 1}
     errors = {"softmax": NUMBERS, "RepMet, 3 a class": NUMBERS}
@@ -164,4 +182,5 @@ def test_an_arm_that_one_task_lacks_leaves_a_gap(tmp_path: Path) -> None:
 def test_the_committed_page_is_the_one_that_the_committed_results_make() -> None:
     docs = Path(__file__).parents[3] / "docs"
     results = [json.loads(path.read_text()) for path in sorted((docs / "accuracy").glob("*.json"))]
-    assert (docs / "accuracy.md").read_text() == report.page(results)
+    sheets = [sheet.name for sheet in (docs / "accuracy").glob("*.webp")]
+    assert (docs / "accuracy.md").read_text() == report.page(results, sheets)
