@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import enrol_cost, hostile, http_cost, print_cost, searchable, sizing, start
+from bench import detector_cost, enrol_cost, hostile, http_cost, print_cost, searchable, sizing, start
 from bench.figures import save
 
 BENCHMARKS = {
     "http": http_cost,
     "enrol": enrol_cost,
     "print": print_cost,
+    "detector": detector_cost,
     "searchable": searchable,
     "start": start,
     "sizing": sizing,

@@ -114,9 +114,13 @@ class RegionNetwork:
         """A picture (h, w, 3) of any shape -> regions in its pixels."""
         height, width = pixels.shape[:2]
         fit = Fit(width, height, self.side_px)
-        outputs = self._session.run(REGION_OUTPUTS, {self._input: squared(pixels, fit)[np.newaxis]})
-        objectness, boxes, embeddings = (output[0] for output in outputs)
+        objectness, boxes, embeddings = self.outputs_of(squared(pixels, fit))
         return Regions(fit.to_picture(boxes), objectness, _unit(embeddings, name="detector"))
+
+    def outputs_of(self, square: PixelArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What the network says of a square (side, side, 3), as it says it: objectness (m,), boxes (m, 4), embeddings (m, e)."""
+        objectness, boxes, embeddings = self._session.run(REGION_OUTPUTS, {self._input: square[np.newaxis]})
+        return objectness[0], boxes[0], embeddings[0]
 
 
 class OnnxDetector:
