@@ -156,8 +156,8 @@ Precision against recall, of that ranking with repeats ignored, overlap 0.5 or m
 
 SCENES = """
 Rendered scenes of brands whose marks are in the public domain, on plain ground (`evaluate composites --plain-grounds`), as
-`evaluate detect --sheet` draws them. White: what is there; green: found, and right; red: found, and wrong. Boxes are drawn down
-to the score where precision and recall are best together.
+`evaluate detect --model quads --sheet` draws them. White: what is there; green: found, and right; red: found, and wrong. Boxes
+are drawn down to the score where precision and recall are best together.
 
 ![scenes](accuracy/scenes.webp)
 """
