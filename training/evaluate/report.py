@@ -142,7 +142,7 @@ bound.
 COMPOSITES = """
 {brands} brands of split 8 of `brand-marks`, which nothing has learnt from, in scenes made by `evaluate composites`: two examples
 of each (the clean mark, and a plain render on a photograph), all enrolled at once; asked are scenes with some of them in renders
-and pictures without any.
+(*hard* unless the command says otherwise) and pictures without any.
 
     python -m training evaluate composites --data DIR --out runs/{pack}
     python -m training evaluate detect --data runs/{pack} --way all --shot {shots} --episodes 1 --model ARMS \\
