@@ -224,7 +224,8 @@ def task_of(result: Result) -> str:
 
 
 def times(result: Result) -> str:
-    return f"{result['times_scored']} times"
+    count = result["times_scored"]
+    return "once" if count == 1 else f"{count} times"
 
 
 def ways_of(results: Iterable[Result], key: str) -> list[str]:

@@ -145,15 +145,15 @@ def test_the_page_holds_each_figure_its_interval_and_how_often_it_was_scored(pag
     assert "| p-1shot (12-way) | 4.2 [1.0, 7.0] |" in page
     assert f"| p-iconic-1shot (12-way) | {ANY} | {ANY} | 4.2 [1.0, 7.0] | 10 | 3 times |" in page
     assert "| p-iconic-1shot (12-way) | always | 60.0 | 10.0 | 20.0 | 10.0 | 10.0 | 20.0 | 900 |" in page
-    assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | 1 times |" in page
-    assert f"| p, 5-way 5-shot | models, own rule | {ANY} | {ANY} | {ANY} | 12.5 | 1 times |" in page
-    assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | 1 times |" in page
-    assert f"| m val, 5-way 5-shot | mini, own rule | {ANY} | {ANY} | {ANY} | – | 1 times |" in page
+    assert f"| auto | {ANY} | {ANY} | {ANY} | {ANY} | 10.0 | 20.0 | once |" in page
+    assert f"| p, 5-way 5-shot | models, own rule | {ANY} | {ANY} | {ANY} | 12.5 | once |" in page
+    assert f"| p, 5-way 5-shot | hog | {ANY} | – | {ANY} | – | once |" in page
+    assert f"| m val, 5-way 5-shot | mini, own rule | {ANY} | {ANY} | {ANY} | – | once |" in page
     assert f"| p | 1,000 | 5 | {ANY} | 10.0 | 20.0 | 10.0 | {ANY} | 20.0 | 2 | 3 times |" in page
     assert "1,511 foreign ones: 1,111 whole photographs (`f`) and\n400 boxes of `g`. Thresholds are derived for" in page
     assert "derived for 1 % of foreign pictures a class" in page
     assert "in a gallery of 20\nis 20 %" in page
-    assert f"| off | hard | {ANY} | 60.0 | 10.0 | 20.0 | 10.0 | 1 times |" in page
+    assert f"| off | hard | {ANY} | 60.0 | 10.0 | 20.0 | 10.0 | once |" in page
     assert "each of 12,243 brands enrolled; 1,315 of them" in page
     assert "| beer | off | 82 | 80.0 | 60.0 | 10.0 | 20.0 | 10.0 |" in page
     assert "| 1.0 | 70.0 | 2.0 | 70.0 | 2.0 |" in page
