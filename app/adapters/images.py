@@ -163,9 +163,11 @@ def resize(pixels: PixelArray, side_px: int) -> PixelArray:
 
 def squared(pixels: PixelArray, fit: Fit) -> PixelArray:
     """Pixels (h, w, 3) of a picture as it lies in a grey square -> (side, side, 3), antialiased."""
-    square = Image.new("RGB", (fit.side_px, fit.side_px), (GREY, GREY, GREY))
-    square.paste(Image.fromarray(pixels).resize(fit.size, Image.Resampling.BICUBIC, reducing_gap=2.0), fit.corner)
-    return np.asarray(square)
+    square = np.full((fit.side_px, fit.side_px, 3), GREY, np.uint8)
+    (left, top), (width, height) = fit.corner, fit.size
+    sized = Image.fromarray(pixels).resize(fit.size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    square[top : top + height, left : left + width] = np.asarray(sized)
+    return square
 
 
 def _format_of(data: bytes, field: str) -> type[ImageFile]:

@@ -264,7 +264,7 @@ class Gallery:
     ) -> tuple[tuple[str, ...], FloatArray]:
         """Regions of a scene (m, e) -> classes that the detector knows, and similarities (m, classes) to each.
 
-        One product for the block and one for the tail, however many classes there are. -inf for a class that the tail has anew,
+        A few products for the block and for the tail, however many classes there are. -inf for a class that the tail has anew,
         or that is not `among` those asked about. They propose classes; similarities that decide come from `similarities_at`.
         """
         names, parts = [], []

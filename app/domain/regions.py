@@ -58,6 +58,8 @@ def whole_in(view: Box, boxes: FloatArray, width: int, height: int) -> NDArray[n
 
     Tiles overlap: what one of them cuts is whole in another, or in the view of all.
     """
+    if (view.width, view.height) == (width, height):  # all of the scene
+        return np.arange(len(boxes))
     margin = CUT_PX * max(view.width, view.height)
     goes_on = np.array([view.x > 0, view.y > 0, view.x + view.width < width, view.y + view.height < height])
     gaps = np.concatenate([boxes[:, :2], np.array([view.width, view.height]) - boxes[:, 2:]], axis=1)  # (m, 4) to each edge

@@ -27,7 +27,7 @@ class Spotter:
         height, width = scene.shape[:2]
         with stage("regions"):
             regions = self._detector(crop(scene, view), side_for(view, views, self._detector.sides_px))
-            regions = regions.at(whole_in(view, regions.boxes, width, height)).likeliest()
+            regions = regions.likeliest(among=whole_in(view, regions.boxes, width, height))
         with stage("search"):
             class_names, similarities = gallery.region_similarities(regions.embeddings, among)
             least = self._settings.calibration.looked_from

@@ -329,6 +329,14 @@ def noise() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8))
 
 
+@pytest.mark.parametrize(("width", "height"), [(480, 360), (100, 300), (2000, 7), (32, 32)])
+def test_a_square_has_the_pixels_that_pillow_makes(width: int, height: int) -> None:
+    pixels, fit = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8), Fit(width, height, 32)
+    pasted = Image.new("RGB", (32, 32), (128, 128, 128))
+    pasted.paste(Image.fromarray(pixels).resize(fit.size, Image.Resampling.BICUBIC, reducing_gap=2.0), fit.corner)
+    assert (squared(pixels, fit) == np.asarray(pasted)).all()
+
+
 def test_a_picture_lies_in_the_middle_of_a_grey_square() -> None:
     square = squared(np.full((20, 40, 3), 255, np.uint8), Fit(40, 20, 32))
     assert square.shape == (32, 32, 3)
