@@ -29,7 +29,7 @@ from app.domain.boxes import MIN_SIDE_PX
 from app.domain.calibration import LEAST_PROBABILITY, RegionCalibration
 from app.domain.detection import TILINGS, Place, Spotting, box_of, seen_at, with_regions
 from app.domain.model_set import DetectorSettings, ModelSet
-from app.domain.posterior import OBJECTNESS_SHARE, SAME_BOX, overlaps
+from app.domain.posterior import SAME_BOX, overlaps
 from app.domain.values import Example, PixelArray
 from app.domain.views import crop
 from app.errors import CorruptModelSet
@@ -190,7 +190,7 @@ def places_in(scene: PixelArray, spotter: Spotter, served: Served) -> list[Place
     found: list[Spotting] = []
     for view in views:
         found += spotter(scene, view, views=len(views), gallery=served.gallery, among=None)
-    found.sort(key=lambda one: one.score, reverse=True)
+    found.sort(key=lambda one: one.region.objectness, reverse=True)
     return with_regions([], found[:MOST_SIGHTINGS], MOST_UNPROVED_PLACES)
 
 
@@ -256,8 +256,8 @@ def fit(rows: Rows, asked: Sequence[Scene], target_far: float) -> RegionCalibrat
     # What is accepted is more likely right than not, however few strangers there are.
     line = max(0.0, quantile_above(highest[foreign_scenes], target_far))
     doubtful_line = min(line, quantile_above(highest[foreign_scenes], proofs.DOUBTFUL_FAR * target_far))
-    scores = np.exp(rows.features[:, 1] + OBJECTNESS_SHARE * rows.features[:, 2])
-    looked_from = float(np.quantile(scores[rows.right], proofs.NOT_LOOKED_AT)) if rows.right.any() else 0.0
+    objectness = np.exp(rows.features[rows.right, 2])
+    looked_from = float(np.quantile(objectness, proofs.NOT_LOOKED_AT)) if len(objectness) else 0.0
     print_report(rows, asked, log_odds, line)
     return RegionCalibration(
         looked_from=round(min(looked_from, 0.99), 4), bias=round(bias, 4), look=look_weight, log_posterior=log_posterior,

@@ -48,10 +48,10 @@ class Regions:
         """The `most` with the highest objectness, highest first; equals in their order."""
         return self.at(np.argsort(-self.objectness, kind="stable")[:most])
 
-    def proposals(self, most: int) -> Regions:
+    def proposals(self, most: int, *, largest_overlap: float = SAME_REGION) -> Regions:
         """Likeliest first, each thing once, whatever it is."""
         likely = self.likeliest()
-        return likely.at(kept_boxes(likely.boxes, likely.objectness, largest_overlap=SAME_REGION)[:most])
+        return likely.at(kept_boxes(likely.boxes, likely.objectness, largest_overlap=largest_overlap, most=most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +129,15 @@ def see(regions: Regions, similarities: FloatArray, *, width: float, least: floa
     kept = kept_boxes(apart, scores[rows, columns], largest_overlap=SAME_BOX, most=most)
     rows, columns = rows[kept], columns[kept]
     return Seen(nearest[rows, columns], rows, cosines[rows, columns], scores[rows, columns])
+
+
+def nearest_classes(similarities: FloatArray) -> list[NDArray[np.int64]]:
+    """Of each region (m, classes) the columns of the `MOST_CLASSES` nearest, nearest first, but for those at -inf."""
+    found = []
+    for of_region, columns in zip(similarities, _nearest_classes(similarities), strict=True):
+        columns = columns[np.argsort(-of_region[columns], kind="stable")]
+        found.append(columns[of_region[columns] > -np.inf])
+    return found
 
 
 def _nearest_classes(similarities: FloatArray) -> NDArray[np.int64]:

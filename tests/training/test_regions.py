@@ -183,7 +183,7 @@ def test_photographs_are_drawn_until_each_class_was_in_so_many() -> None:
 
 @pytest.mark.parametrize(
     ("thing", "is_right"),
-    [(("red", (40, 30, 90, 70)), True), (("red", (40, 30, 60, 50)), False), (("green", (40, 30, 90, 70)), False)],
+    [(("red", (40, 30, 90, 70)), True), (("red", (95, 2, 118, 20)), False), (("green", (40, 30, 90, 70)), False)],
 )
 def test_a_class_is_right_where_a_thing_of_it_has_the_place(
     tmp_path: Path, thing: tuple[str, regions.Edges], is_right: bool
