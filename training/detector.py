@@ -27,7 +27,9 @@ from pathlib import Path
 import onnx
 import torch
 import torch.nn.functional as F
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -524,6 +526,17 @@ def from_weights(weights: Mapping[str, Tensor]) -> Detector:
     return network.eval().to(memory_format=torch.channels_last)
 
 
+def start_from(learner: Learner, other: Path) -> None:
+    """Weights of another run, with its classes, or of an exported network. SystemExit where there are none that fit."""
+    try:
+        if other.suffix == ".onnx":
+            learner.network.load_state_dict(from_weights(weights_in(other)).state_dict())
+        else:
+            learner.load_state_dict(run.without_prefix("learner", load_file(other / "checkpoint.safetensors")))
+    except (OSError, KeyError, ValueError, RuntimeError, DecodeError, SafetensorError) as error:
+        raise SystemExit(f"--start-from {other}: no weights of such a detector: {error}") from error
+
+
 def train(config: Config) -> None:
     own = ranks.own_share(config.batch)
     if own % len(scenes.CELLS):
@@ -537,10 +550,8 @@ def train(config: Config) -> None:
     if not config.smoke:
         start_weights(network, weights)
     learner = Learner(network, read_lessons(config, stock, weights), modes=config.modes)
-    if config.start_from.endswith(".onnx"):
-        learner.network.load_state_dict(from_weights(weights_in(Path(config.start_from))).state_dict())
-    elif config.start_from:
-        learner.load_state_dict(run.without_prefix("learner", load_file(Path(config.start_from) / "checkpoint.safetensors")))
+    if config.start_from:
+        start_from(learner, Path(config.start_from))
     learner = learner.to(device, memory_format=torch.channels_last)
     groups = groups_of(stock.class_names).to(device)
     stock = scenes.on_device(stock, device)

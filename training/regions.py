@@ -29,7 +29,7 @@ from app.domain.boxes import MIN_SIDE_PX
 from app.domain.calibration import LEAST_PROBABILITY, RegionCalibration
 from app.domain.detection import TILINGS, Place, Spotting, box_of, seen_at, with_regions
 from app.domain.model_set import DetectorSettings, ModelSet
-from app.domain.posterior import OBJECTNESS_SHARE, SAME_BOX, overlaps
+from app.domain.posterior import SAME_BOX, overlaps
 from app.domain.values import Example, PixelArray
 from app.domain.views import crop
 from app.errors import CorruptModelSet
@@ -46,6 +46,7 @@ from training.points import pictures_of
 
 FILE = "detector.onnx"
 PHOTOGRAPH_PACKS = ("toplogo10-dev", "multidomain-det-dev")  # of whose sources some are held out: `scenes.held_out`
+FOREIGN = "foreign"
 LEAST_SHOWN_PX = 32  # of a box that is enrolled
 UNFITTED = RegionCalibration(  # all that the detector sees is looked at, and nothing of it counts
     looked_from=0.0, bias=0.0, look=0.0, log_posterior=0.0, log_objectness=0.0, line=0.0, doubtful_line=0.0, ambiguous_margin=0.0
@@ -58,6 +59,7 @@ class Config:
     models: Path = field(default=Path("models"), metadata={"help": f"model set with {FILE}; its manifest is written again"})
     sides_px: str = field(default="320,512", metadata={"help": "of the squares that the detector is given, rising"})
     target_far: float = field(default=0.01, metadata={"help": "share of foreign scenes in which any class may be accepted"})
+    target_wrong: float = field(default=0.05, metadata={"help": "and of scenes of each other kind: in a box that is not its own"})
     scenes: int = field(default=240, metadata={"help": "renders of split 7, a multiple of 4"})
     photographs: int = field(default=10, metadata={"help": "asked of each class, at most"})
     foreign: int = field(default=400, metadata={"help": "pictures of caltech101-dev"})
@@ -134,7 +136,7 @@ def photographs(config: Config) -> tuple[list[tuple[str, PixelArray]], list[Scen
         chosen = at_most(config.photographs, [one for one in held_out if one.id not in used], config.seed)
         for photograph, pixels in zip(chosen, pictures_of([replace(one.source, box=None) for one in chosen]), strict=True):
             things = tuple((name, edges) for name, edges in photograph.boxes if name in shown)
-            asked.append(Scene(pixels, things, pack))
+            asked.append(Scene(pixels, things, "photographs"))
     return enrolled, asked
 
 
@@ -166,7 +168,7 @@ def area(edges: Edges) -> float:
 def foreign(config: Config) -> list[Scene]:
     strangers = data.pack_items(config.data / "caltech101-dev")
     order = np.random.default_rng(config.seed).permutation(len(strangers))[: config.foreign]
-    return [Scene(pixels, (), "foreign") for pixels in pictures_of([strangers[position] for position in order])]
+    return [Scene(pixels, (), FOREIGN) for pixels in pictures_of([strangers[position] for position in order])]
 
 
 # ----------------------------------------------------------------------------------------------------------------------- looks
@@ -190,7 +192,7 @@ def places_in(scene: PixelArray, spotter: Spotter, served: Served) -> list[Place
     found: list[Spotting] = []
     for view in views:
         found += spotter(scene, view, views=len(views), gallery=served.gallery, among=None)
-    found.sort(key=lambda one: one.score, reverse=True)
+    found.sort(key=lambda one: one.region.objectness, reverse=True)
     return with_regions([], found[:MOST_SIGHTINGS], MOST_UNPROVED_PLACES)
 
 
@@ -238,11 +240,12 @@ def strongest(log_odds: np.ndarray, group: np.ndarray) -> np.ndarray:
     return order[np.unique(group[order], return_index=True)[1]]
 
 
-def fit(rows: Rows, asked: Sequence[Scene], target_far: float) -> RegionCalibration:
+def fit(rows: Rows, asked: Sequence[Scene], config: Config) -> RegionCalibration:
     """What the look and the detector's two probabilities are worth, and from where on a class is accepted.
 
-    All classes of all places say what one is worth beside another; what it comes to in log-odds the best class of each place
-    says, which is the one that answers.
+    A scene of strangers alone says less than it seems: where one thing is enrolled, others like it stand beside it. So no
+    kind of scene may have a wrong box too often. All classes of all places say what one is worth beside another; what it
+    comes to in log-odds the best class of each place says, which is the one that answers.
     """
     _, weights = proofs.fit_logistic(rows.features, rows.right)
     strengths = rows.features @ weights
@@ -250,14 +253,16 @@ def fit(rows: Rows, asked: Sequence[Scene], target_far: float) -> RegionCalibrat
     bias, (scale,) = proofs.fit_logistic(strengths[best, np.newaxis], rows.right[best])
     look_weight, log_posterior, log_objectness = (round(float(scale * weight), 4) for weight in weights)
     log_odds = round(bias, 4) + rows.features @ np.array([look_weight, log_posterior, log_objectness])
-    foreign_scenes = np.array([not scene.things for scene in asked])
+    wrong = best[~rows.right[best]]
     highest = np.full(len(asked), log_odds.min())
-    np.maximum.at(highest, rows.scene, log_odds)
+    np.maximum.at(highest, rows.scene[wrong], log_odds[wrong])
+    kinds = np.array([scene.kind for scene in asked])
+    far_of = {kind: config.target_far if kind == FOREIGN else config.target_wrong for kind in {*kinds.tolist(), FOREIGN}}
     # What is accepted is more likely right than not, however few strangers there are.
-    line = max(0.0, quantile_above(highest[foreign_scenes], target_far))
-    doubtful_line = min(line, quantile_above(highest[foreign_scenes], proofs.DOUBTFUL_FAR * target_far))
-    scores = np.exp(rows.features[:, 1] + OBJECTNESS_SHARE * rows.features[:, 2])
-    looked_from = float(np.quantile(scores[rows.right], proofs.NOT_LOOKED_AT)) if rows.right.any() else 0.0
+    line = max(0.0, *(quantile_above(highest[kinds == kind], far) for kind, far in far_of.items()))
+    doubtful_line = min(line, quantile_above(highest[kinds == FOREIGN], proofs.DOUBTFUL_FAR * config.target_far))
+    objectness = np.exp(rows.features[rows.right, 2])
+    looked_from = float(np.quantile(objectness, proofs.NOT_LOOKED_AT)) if len(objectness) else 0.0
     print_report(rows, asked, log_odds, line)
     return RegionCalibration(
         looked_from=round(min(looked_from, 0.99), 4), bias=round(bias, 4), look=look_weight, log_posterior=log_posterior,
@@ -267,9 +272,9 @@ def fit(rows: Rows, asked: Sequence[Scene], target_far: float) -> RegionCalibrat
 
 
 def quantile_above(highest: np.ndarray, far: float) -> float:
-    """Of the strongest in each foreign scene, what so many of the scenes reach. SystemExit without such scenes."""
+    """Of the strongest that is wrong in each scene of a kind, what so many of them reach. SystemExit without such scenes."""
     if not len(highest):
-        raise SystemExit("No scene that is asked is without what is enrolled: the rate of false accepts cannot be kept.")
+        raise SystemExit("No foreign scene is asked: the rate of false accepts cannot be kept.")
     return float(np.quantile(highest, max(0.0, 1 - far)))
 
 
@@ -339,7 +344,7 @@ def main(arguments: list[str]) -> None:
     more_enrolled, more_asked = photographs(config)
     served = proofs.serve(enrolled + more_enrolled, eyes, loaded)
     asked += more_asked + foreign(config)
-    fitted = fit(look(asked, served, eyes, loaded.model_set), asked, config.target_far)
+    fitted = fit(look(asked, served, eyes, loaded.model_set), asked, config)
     path = config.models / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["detector"] = entry | {"calibration": asdict(fitted)}

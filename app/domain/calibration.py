@@ -80,7 +80,7 @@ class RegionCalibration:
     accepts in scenes that show nothing enrolled, as those of proofs do.
     """
 
-    looked_from: float  # score of the detector, 0 to 1, from which a box is worth the look
+    looked_from: float  # objectness, 0 to 1, from which a box is worth the look
     bias: float  # log-odds of a match: this, and what follows
     look: float  # for each unit of the log-odds of the look of what is in the box
     log_posterior: float  # for each unit of ln(posterior of the class in the detector's space)
@@ -91,7 +91,7 @@ class RegionCalibration:
 
     def __post_init__(self) -> None:
         if not 0 <= self.looked_from < 1:
-            raise ValueError(f"looked_from is a score from 0 to 1, not {self.looked_from}")
+            raise ValueError(f"looked_from is an objectness from 0 to 1, not {self.looked_from}")
         if min(self.look, self.log_posterior, self.log_objectness) < 0:
             raise ValueError("the weights look, log_posterior and log_objectness are not negative")
         if self.doubtful_line > self.line or self.ambiguous_margin < 0:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from app.domain.calibration import ProofCalibration, RegionCalibration, probability_of
 from app.domain.decision import SAME_PLACE, Ranked, rank
 from app.domain.model_set import ModelSet
-from app.domain.posterior import probability_at
+from app.domain.posterior import SAME_BOX, probability_at
 from app.domain.values import Box, ClassState, Evidence, FloatArray, Outcome, Reason
 from app.domain.verification import NO_FINDS, Finds, Found, clipped, overlap, polygon_area
 
@@ -89,11 +89,10 @@ class SeenRegion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spotting:
-    """A class that a detector sees somewhere in a scene."""
+    """A box of a scene in which a detector sees a thing, and the classes that it is nearest to."""
 
-    class_name: str
+    class_names: tuple[str, ...]  # one or more, nearest first
     region: SeenRegion
-    score: float  # 0 to 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,13 +107,14 @@ class Place:
     def shows(self, class_name: str, quad: DoubleArray) -> bool:
         return _shows(self.class_names[0], self.quad, class_name, _hull(quad) if self.is_box else quad)
 
-    def shows_region(self, spotting: Spotting) -> bool:
-        return _shows(self.class_names[0], _hull(self.quad), spotting.class_name, spotting.region.quad)
+    def shows_region(self, region: SeenRegion) -> bool:
+        """What lies inside another box may be a thing of its own: only the shapes say, as long as nobody knows what it is."""
+        return overlap(_hull(self.quad), region.quad) > (SAME_BOX if self.is_box else SAME_PLACE)
 
     def seen_as(self, spotting: Spotting) -> Place:
-        """With a class that it may be too. The first region is the one that counts: the strongest."""
-        names = self.class_names if spotting.class_name in self.class_names else (*self.class_names, spotting.class_name)
-        return replace(self, class_names=names, region=self.region or spotting.region)
+        """With classes that it may be too. The first region is the one that counts: the likeliest."""
+        names = dict.fromkeys((*self.class_names, *spotting.class_names))
+        return replace(self, class_names=tuple(names), region=self.region or spotting.region)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,14 +208,14 @@ def corners_of(boxes: FloatArray, view: Box, longest: int) -> DoubleArray:
 
 
 def with_regions(places: Sequence[Place], spottings: Iterable[Spotting], most: int) -> list[Place]:
-    """Places of proofs, and what a detector sees, strongest first -> the same with regions, and `most` new ones after them."""
+    """Places of proofs, and what a detector sees, likeliest first -> the same with regions, and `most` new ones after them."""
     joined = list(places)
     for spotting in spottings:
-        known = next((position for position, place in enumerate(joined) if place.shows_region(spotting)), None)
+        known = next((position for position, place in enumerate(joined) if place.shows_region(spotting.region)), None)
         if known is not None:
             joined[known] = joined[known].seen_as(spotting)
         elif len(joined) < len(places) + most:
-            joined.append(Place(spotting.region.quad, (spotting.class_name,), spotting.region, is_box=True))
+            joined.append(Place(spotting.region.quad, spotting.class_names, spotting.region, is_box=True))
     return joined
 
 

@@ -52,10 +52,10 @@ class Regions:
             among = np.arange(len(self))
         return self.at(among[np.argsort(-self.objectness[among], kind="stable")[:most]])
 
-    def proposals(self, most: int) -> Regions:
+    def proposals(self, most: int, *, largest_overlap: float = SAME_REGION) -> Regions:
         """Likeliest first, each thing once, whatever it is."""
         likely = self.likeliest()
-        return likely.at(kept_boxes(likely.boxes, likely.objectness, largest_overlap=SAME_REGION)[:most])
+        return likely.at(kept_boxes(likely.boxes, likely.objectness, largest_overlap=largest_overlap, most=most))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +140,15 @@ def see(regions: Regions, similarities: FloatArray, *, width: float, least: floa
     kept = _kept(scores[rows, columns], numbers, places, are_apart=overlaps(boxes, boxes) <= SAME_BOX, most=most)
     rows, columns = rows[kept], columns[kept]
     return Seen(numbers[kept], rows, cosines[rows, columns], scores[rows, columns])
+
+
+def nearest_classes(similarities: FloatArray) -> list[NDArray[np.int64]]:
+    """Of each region (m, classes) the columns of the `MOST_CLASSES` nearest, nearest first, but for those at -inf."""
+    found = []
+    for of_region, columns in zip(similarities, _nearest_classes(similarities), strict=True):
+        columns = columns[np.argsort(-of_region[columns], kind="stable")]
+        found.append(columns[of_region[columns] > -np.inf])
+    return found
 
 
 def _nearest_classes(similarities: FloatArray) -> NDArray[np.int64]:

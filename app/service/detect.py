@@ -214,7 +214,7 @@ class Detect:
     def _places(self, seen: Sequence[_Seen]) -> list[Place]:
         with stage("decide"):
             sightings = sorted(chain.from_iterable(one.sightings for one in seen), key=self._by_points, reverse=True)
-            spottings = sorted(chain.from_iterable(one.spottings for one in seen), key=lambda one: one.score, reverse=True)
+            spottings = sorted(chain.from_iterable(one.spottings for one in seen), key=_by_objectness, reverse=True)
             places = places_of(sightings[:MOST_SIGHTINGS], MOST_PLACES)
             return with_regions(places, spottings[:MOST_SIGHTINGS], MOST_UNPROVED_PLACES)
 
@@ -263,6 +263,10 @@ class Detect:
 def _spot(spotter: Spotter, views: int, scene: _Scene, view: Box, served: Served, classes: frozenset[str] | None) -> _Seen:
     """What a detector sees in a view, one of so many."""
     return _Seen(spottings=spotter(scene.pixels, view, views=views, gallery=served.gallery, among=classes))
+
+
+def _by_objectness(spotting: Spotting) -> float:
+    return spotting.region.objectness
 
 
 def _proofs(asked: AskedPoints, examples: Sequence[Example]) -> list[Proof | None]:

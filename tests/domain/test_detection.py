@@ -205,8 +205,8 @@ def region(quad: NDArray[np.float64], objectness: float = 1.0) -> SeenRegion:
     return SeenRegion(quad, objectness, np.array([1, 0], np.float32))
 
 
-def spotting(name: str, quad: NDArray[np.float64], score: float = 0.5) -> Spotting:
-    return Spotting(name, region(quad), score)
+def spotting(name: str, quad: NDArray[np.float64]) -> Spotting:
+    return Spotting((name,), region(quad))
 
 
 # From the top left to the bottom right of a square of 0.2, and 0.02 wide on its edges: 0.19 of it.
@@ -218,7 +218,7 @@ def test_a_box_and_a_proof_of_one_place_are_one_place() -> None:
     (joined,) = with_regions([proved], [spotting("other", square(0.02)), spotting("third", square(0.04))], most=9)
     assert (joined.quad is proved.quad, joined.is_box, joined.class_names) == (True, False, ("acme", "other", "third"))
     assert joined.region is not None
-    assert joined.region.quad[0, 0] == 0.02  # the stronger of the two
+    assert joined.region.quad[0, 0] == 0.02  # the likelier of the two
 
 
 def test_a_box_and_a_proof_are_compared_by_their_hulls() -> None:
@@ -242,6 +242,19 @@ def test_what_no_proof_shows_is_a_place_of_its_own_after_them_up_to_a_limit() ->
         (0.0, ("acme", "other"), True),
         (0.3, ("acme",), True),
     ]
+    assert places[0].region is None
+
+
+def test_a_box_inside_another_may_be_a_thing_of_its_own() -> None:
+    small, large = square(0.05, 0.05, side=0.1), square(0.0)
+    assert len(with_regions([], [spotting("acme", large), spotting("acme", small)], most=9)) == 2
+    assert len(with_regions([], [spotting("acme", large), spotting("other", square(0.05))], most=9)) == 1
+
+
+def test_a_box_far_larger_than_a_proof_inside_it_says_nothing_of_it() -> None:
+    mark = Place(square(0.05, 0.05, side=0.1), ("acme",))
+    places = with_regions([mark], [spotting("acme", square(0.0))], most=9)
+    assert [place.is_box for place in places] == [False, True]
     assert places[0].region is None
 
 

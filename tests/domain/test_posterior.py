@@ -16,6 +16,7 @@ from app.domain.posterior import (
     Seen,
     background_of,
     kept_boxes,
+    nearest_classes,
     overlaps,
     probabilities_of,
     probability_at,
@@ -220,6 +221,16 @@ def test_boxes_are_kept_as_one_by_one(largest_overlap: float) -> None:
 def test_proposals_are_things_whatever_they_are() -> None:
     there = regions([HERE, NEAR, THERE], [0.5, 0.9, 0.7], [0, 180, 90])
     assert there.proposals(2).boxes.tolist() == [NEAR, THERE]
+    assert there.proposals(1).boxes.tolist() == [NEAR]
+    assert there.proposals(3, largest_overlap=0.9).boxes.tolist() == [NEAR, THERE, HERE]
+
+
+def test_the_nearest_classes_come_nearest_first_and_only_those_that_are_asked_about() -> None:
+    crowd = np.linspace(-1, 1, MOST_CLASSES + 4)
+    found = nearest_classes(np.array([crowd, np.where(crowd > 0.9, crowd, -np.inf)]))
+    assert [numbers.tolist() for numbers in found] == [list(range(MOST_CLASSES + 3, 3, -1)), [MOST_CLASSES + 3]]
+    assert [numbers.tolist() for numbers in nearest_classes(np.array([[0.1, 0.3], [-np.inf, -np.inf]]))] == [[1, 0], []]
+    assert nearest_classes(np.empty((1, 0)))[0].tolist() == []
 
 
 def test_a_picture_in_a_square_and_back() -> None:

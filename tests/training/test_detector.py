@@ -12,7 +12,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `training` is not installed")
 
 import numpy as np  # noqa: E402
+import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+from onnx import numpy_helper  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from app.adapters.networks import RegionNetwork  # noqa: E402
@@ -198,6 +200,18 @@ def test_a_run_goes_on_where_it_stopped_and_what_it_trained_is_what_is_exported(
     again = replace(config, run=tmp_path / "again", start_from=str(tmp_path / "models" / "detector.onnx"), steps=1, rate=0.0)
     detector.train(again)
     assert torch.equal(detector.averaged_weights(again.run)["say.weight"], exported["say.weight"])
+
+
+@pytest.mark.parametrize("name", ["nothing.onnx", "foreign.onnx", "text.onnx", "no-run"])
+def test_training_goes_on_from_nothing_but_a_detector(name: str, tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "weight")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "foreign", [], [], [weight])), tmp_path / "foreign.onnx")
+    (tmp_path / "text.onnx").write_text("no network")
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "no-run" / "checkpoint.safetensors").write_text("no weights")
+    learner = detector.Learner(detector.tiny_detector(8), torch.zeros(3, 8), modes=2)
+    with pytest.raises(SystemExit, match=f"--start-from .*{name}"):
+        detector.start_from(learner, tmp_path / name)
 
 
 def test_an_exported_network_computes_what_torch_does(tmp_path: Path) -> None:

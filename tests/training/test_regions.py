@@ -20,12 +20,14 @@ from tests.training.packs import draw_detector_packs, photograph, write_boxes, w
 from training import regions, scenes  # noqa: E402
 
 BLANK = np.full((64, 64, 3), 200, np.uint8)
+SHOWN, STRANGE = regions.Scene(BLANK, (("a", (0, 0, 9, 9)),), "renders"), regions.Scene(BLANK, (), regions.FOREIGN)
 TARGET_FAR = 0.05
+CONFIG = regions.Config(target_far=TARGET_FAR, target_wrong=1.0)
 LOOK, POSTERIOR, OBJECTNESS, BIAS = 0.8, 1.5, 0.5, 2.0
 
 
 def drawn(places: int, *, classes: int = 3, seed: int = 0) -> tuple[regions.Rows, list[regions.Scene]]:
-    """A place a scene and some classes at it, right as often as their log-odds say. In every other scene nothing is enrolled."""
+    """A place a scene and some classes at it, right as often as their log-odds say. Every other scene is foreign."""
     rng = np.random.default_rng(seed)
     count = places * classes
     features = rng.uniform((-4, -4, -3), (4, 0, 0), (count, 3))
@@ -33,7 +35,7 @@ def drawn(places: int, *, classes: int = 3, seed: int = 0) -> tuple[regions.Rows
     place = np.arange(count) // classes
     shows = place % 2 == 0
     right = (rng.random(count) < 1 / (1 + np.exp(-log_odds))) & shows
-    asked = [regions.Scene(BLANK, (("a", (0, 0, 9, 9)),) if n % 2 == 0 else (), "renders") for n in range(places)]
+    asked = [SHOWN if n % 2 == 0 else STRANGE for n in range(places)]
     return regions.Rows(features, right, place, place, np.where(right, 0, -1)), asked
 
 
@@ -45,28 +47,37 @@ def log_odds_of(calibration: RegionCalibration, rows: regions.Rows) -> np.ndarra
 
 def test_the_weights_that_made_the_answers_are_found() -> None:
     rows, _ = drawn(8000, classes=1)
-    shown = [regions.Scene(BLANK, (("a", (0, 0, 9, 9)),), "renders")] * 8000
     only = np.flatnonzero(rows.place % 2 == 0)
     kept = regions.Rows(*(getattr(rows, name)[only] for name in rows.__dataclass_fields__))
-    fitted = regions.fit(kept, [*shown[:-1], replace(shown[0], things=())], TARGET_FAR)
+    fitted = regions.fit(kept, [*[SHOWN] * 7999, STRANGE], CONFIG)
     assert (fitted.look, fitted.log_posterior, fitted.log_objectness) == pytest.approx((LOOK, POSTERIOR, OBJECTNESS), abs=0.15)
     assert fitted.bias == pytest.approx(BIAS, abs=0.3)
 
 
 def test_of_scenes_that_show_nothing_enrolled_no_more_are_accepted_than_was_asked() -> None:
     rows, asked = drawn(2000)
-    fitted = regions.fit(rows, asked, TARGET_FAR)
+    fitted = regions.fit(rows, asked, CONFIG)
     log_odds = log_odds_of(fitted, rows)
     highest = np.array([log_odds[rows.scene == n].max() for n in range(1, 2000, 2)])
     assert np.mean(highest >= fitted.line) == pytest.approx(TARGET_FAR, abs=0.005)
     assert np.mean(highest >= fitted.doubtful_line) == pytest.approx(5 * TARGET_FAR, abs=0.01)
 
 
+def test_of_scenes_with_things_no_more_have_a_wrong_box_than_was_asked() -> None:
+    rows, asked = drawn(8000)
+    careless = replace(CONFIG, target_far=1.0)
+    fitted = regions.fit(rows, asked, replace(careless, target_wrong=0.001))
+    log_odds = log_odds_of(fitted, rows)
+    best = regions.strongest(log_odds, rows.place)[::2]
+    assert np.mean(~rows.right[best] & (log_odds[best] >= fitted.line)) == pytest.approx(0.001, abs=0.0004)
+    assert fitted.line > regions.fit(rows, asked, careless).line
+
+
 def test_what_is_accepted_is_more_likely_right_than_not_however_weak_strangers_are() -> None:
     rows, asked = drawn(2000)
     strangers = np.isin(rows.scene, np.arange(1, 2000, 2))
     rows.features[strangers] = (-4, -10, -10)
-    fitted = regions.fit(rows, asked, TARGET_FAR)
+    fitted = regions.fit(rows, asked, CONFIG)
     assert fitted.line == 0
     assert fitted.doubtful_line <= 0
 
@@ -87,7 +98,7 @@ def test_two_classes_that_are_near_to_each_other_at_a_place_are_told_apart_by_a_
 def test_without_a_scene_of_strangers_there_is_no_rate_to_keep() -> None:
     rows, asked = drawn(20)
     with pytest.raises(SystemExit, match="false accepts"):
-        regions.fit(rows, [replace(scene, things=asked[0].things) for scene in asked], TARGET_FAR)
+        regions.fit(rows, [SHOWN] * len(asked), CONFIG)
 
 
 @pytest.fixture
@@ -183,7 +194,7 @@ def test_photographs_are_drawn_until_each_class_was_in_so_many() -> None:
 
 @pytest.mark.parametrize(
     ("thing", "is_right"),
-    [(("red", (40, 30, 90, 70)), True), (("red", (40, 30, 60, 50)), False), (("green", (40, 30, 90, 70)), False)],
+    [(("red", (40, 30, 90, 70)), True), (("red", (95, 2, 118, 20)), False), (("green", (40, 30, 90, 70)), False)],
 )
 def test_a_class_is_right_where_a_thing_of_it_has_the_place(
     tmp_path: Path, thing: tuple[str, regions.Edges], is_right: bool

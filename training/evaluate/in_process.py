@@ -19,10 +19,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from app.api.dependencies import UseCases
+from app.domain.posterior import Regions
 from app.domain.values import Answer, Box, Embeddings, PixelArray, Points, Upload
 from app.main import Adapters, Service, open_adapters, open_store
 from app.service.pools import Deadline
-from app.service.ports import Embedder, PointFinder
+from app.service.ports import Detector, Embedder, PointFinder
 from app.settings import Settings
 
 ARMS = ("off", "auto", "always")  # of FIRSTSIGHT_VERIFY
@@ -86,14 +87,27 @@ class CachedPoints:
         return self._once(key, lambda: self._find_points(pixels, side_px=side_px, most=most, sharpen=sharpen))
 
 
+class CachedDetector:
+    """Takes 1 to 3 MB a picture."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.sides_px = detector.sides_px
+        self._detector = detector
+        self._once = Once[Regions]()
+
+    def __call__(self, pixels: PixelArray, side_px: int) -> Regions:
+        return self._once(key_of(pixels, side_px), lambda: self._detector(pixels, side_px))
+
+
 def open_cached(models: Path, *, keep_embeddings: bool = True, detector: bool = True) -> Adapters:
     """The adapters of the service with a model set, or with that but for its detector; caches last as long as they do.
 
-    An embedding with its dense map takes 80 kB: not kept where hardly a picture comes twice, as with the boxes of detections.
+    An embedding with its dense map takes 80 kB: not kept where hardly a picture comes twice.
     """
     adapters = open_adapters(Settings(store=IN_MEMORY, models_dir=models, detector="on" if detector else "off"))
     embedder = CachedEmbedder(adapters.embedder) if keep_embeddings else adapters.embedder
-    return replace(adapters, embedder=embedder, find_points=CachedPoints(adapters.find_points))
+    seen = None if adapters.detector is None else CachedDetector(adapters.detector)
+    return replace(adapters, embedder=embedder, find_points=CachedPoints(adapters.find_points), detector=seen)
 
 
 def emptied(adapters: Adapters) -> Adapters:

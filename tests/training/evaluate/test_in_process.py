@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="the extra `training` is not installed")
 from app.domain.values import Answer, Embeddings, PixelArray, Points, Upload
 from app.main import Adapters, open_adapters
 from app.settings import Settings
-from tests.fakes import FakeEmbedder
+from tests.fakes import FakeDetector, FakeEmbedder
 from tests.model_sets import write_model_set
 from tests.training.packs import print_of
 from tests.values import random_points
@@ -73,6 +73,18 @@ def test_points_are_found_once_for_the_same_pixels_size_and_number() -> None:
     cached(pixels, sharpen=True)
     cached(pixels.reshape(16, 64, 3))  # the same bytes, another picture
     assert counting.seen == 5
+
+
+def test_regions_are_seen_once_in_the_same_pixels_at_a_side() -> None:
+    counting = FakeDetector()
+    cached = in_process.CachedDetector(counting)
+    first, second = pictures(2)
+    assert cached.sides_px == counting.sides_px
+    assert cached(first, 32) is cached(first.copy(), 32)
+    assert counting.asked_at == [32]
+    assert (cached(first, 64).boxes == FakeDetector()(first, 64).boxes).all()
+    cached(second, 64)
+    assert counting.asked_at == [32, 64, 64]
 
 
 def test_threads_that_ask_at_one_time_wait_for_one_computation() -> None:
