@@ -124,22 +124,20 @@ def by_turns(network: RegionNetwork, gallery: Gallery, pictures: Sequence[PixelA
     """Seconds of each view as the service sees it, and of the network alone on the same."""
     spot = Spotter(detector=AtOneSide(network), settings=DetectorSettings(WIDTH, ALL_LOOKED_AT))
 
-    def alone(picture: PixelArray) -> object:
-        height, width = picture.shape[:2]
-        return network.outputs_of(squared(picture, Fit(width, height, network.side_px)))
+    squares = [squared(picture, Fit(picture.shape[1], picture.shape[0], network.side_px)) for picture in pictures]
 
-    def seen(picture: PixelArray) -> object:
-        height, width = picture.shape[:2]
-        return spot(picture, Box(0, 0, width, height), views=1, gallery=gallery, among=None)
+    def seen(number: int) -> object:
+        height, width = pictures[number].shape[:2]
+        return spot(pictures[number], Box(0, 0, width, height), views=1, gallery=gallery, among=None)
 
-    sides: dict[str, Callable[[PixelArray], object]] = {VIEW: seen, ALONE: alone}
+    sides: dict[str, Callable[[int], object]] = {VIEW: seen, ALONE: lambda number: network.outputs_of(squares[number])}
     seconds: dict[str, list[float]] = {what: [] for what in sides}
     names = list(sides)
     for number in range(WARM_UP + ROUNDS):
         for turn in range(len(names)):
             what = names[(number + turn) % len(names)]  # so that none always finds the caches as another left them
             began = time.perf_counter()
-            sides[what](pictures[number % len(pictures)])
+            sides[what](number % len(pictures))
             seconds[what].append(time.perf_counter() - began)
     return {what: each[WARM_UP:] for what, each in seconds.items()}
 
