@@ -1,14 +1,13 @@
-"""What a detector's network says of a picture -> boxes of classes, by RepMet's posterior over representatives.
+"""What a detector's network says of a picture -> places where a thing may be, and how near each is to classes.
 
 The network knows no class: it gives boxes, how likely each holds a thing, and an embedding of each. A class is known by its
 representatives in that space (Karlinsky et al., CVPR 2019, section 3): its probability at a box is that of the strongest of
-Gaussians around them, background's what the best class leaves. A few matrix products serve all classes.
+Gaussians around them. A few matrix products serve all classes.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +18,9 @@ from numpy.typing import NDArray
 from app.domain.values import FloatArray
 
 MOST_REGIONS = 300  # of a view that are compared with classes
-MOST_CLASSES = 5  # of a region: among thousands many are near it, and one region must not take the place of all others
-SAME_BOX = 0.5  # overlap (IoU) from which two boxes of one class are of one thing
+MOST_CLASSES = 5  # of a region: among thousands many are near it
+SAME_BOX = 0.5  # overlap (IoU) from which two boxes are of one place
 SAME_REGION = 0.7  # from which two boxes, whatever is in them, are one proposal
-LEAST_COSINE = -2.0  # below any
-OBJECTNESS_SHARE = 0.5  # exponent of objectness beside the class's probability
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,16 +87,6 @@ class Known:
         return [self._numbers[name] for name in names if name in self._numbers]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """Boxes of classes, best first."""
-
-    class_numbers: NDArray[np.int64]  # (s,) columns of the similarities
-    regions: NDArray[np.int64]  # (s,) where each stands in the regions
-    similarities: FloatArray  # (s,) cosine to the nearest representative
-    scores: FloatArray  # (s,) from 0 to 1: of the class and of there being a thing
-
-
 def similarities_to(known: Known, embeddings: FloatArray) -> FloatArray:
     """Cosine of each embedding (m, e) to the nearest representative of each class -> (m, classes)."""
     nearest = embeddings @ known.ranks[0].T  # (m, classes)
@@ -109,90 +96,28 @@ def similarities_to(known: Known, embeddings: FloatArray) -> FloatArray:
     return np.asarray(nearest)
 
 
-def probabilities_of(similarities: FloatArray, width: float) -> FloatArray:
-    """max_j exp(-d_j^2 / (2 width^2)), as d^2 = 2 - 2 cos of unit vectors: section 3, of any shape."""
-    return np.asarray(np.exp((similarities - 1) / (width * width)))
-
-
 def probability_at(similarity: float, width: float) -> float:
-    """The same of one similarity."""
+    """exp(-d^2 / (2 width^2)), as d^2 = 2 - 2 cos of unit vectors: section 3."""
     return math.exp((similarity - 1) / (width * width))
-
-
-def background_of(probabilities: FloatArray) -> FloatArray:
-    """Probabilities (m, classes) -> that of background (m,): what the best class leaves."""
-    return np.asarray(1 - probabilities.max(axis=1))
-
-
-def see(regions: Regions, similarities: FloatArray, *, width: float, least: float = 0.0, most: int = 100) -> Seen:
-    """The `most` best boxes of classes whose score is above `least`; of one class each thing once.
-
-    `similarities` (m, classes) are those of each region, -inf to a class that is not asked about. `width` is the standard
-    deviation of the Gaussians, as the network was trained with.
-    """
-    nearest = _nearest_classes(similarities)  # (m, some classes)
-    cosines = np.take_along_axis(similarities, nearest, axis=1)
-    scores = probabilities_of(cosines, width) * regions.objectness[:, np.newaxis] ** OBJECTNESS_SHARE
-    rows, columns = np.nonzero(scores > least)
-    numbers = nearest[rows, columns]
-    there, places = np.unique(rows, return_inverse=True)  # regions with a class, and for each score which of them it is of
-    boxes = regions.boxes[there]
-    kept = _kept(scores[rows, columns], numbers, places, are_apart=overlaps(boxes, boxes) <= SAME_BOX, most=most)
-    rows, columns = rows[kept], columns[kept]
-    return Seen(numbers[kept], rows, cosines[rows, columns], scores[rows, columns])
 
 
 def nearest_classes(similarities: FloatArray) -> list[NDArray[np.int64]]:
     """Of each region (m, classes) the columns of the `MOST_CLASSES` nearest, nearest first, but for those at -inf."""
-    found = []
-    for of_region, columns in zip(similarities, _nearest_classes(similarities), strict=True):
-        columns = columns[np.argsort(-of_region[columns], kind="stable")]
-        found.append(columns[of_region[columns] > -np.inf])
-    return found
-
-
-def _nearest_classes(similarities: FloatArray) -> NDArray[np.int64]:
-    """(m, classes) -> (m, `MOST_CLASSES`, or all if there are fewer), in the order of the classes."""
-    if similarities.shape[1] <= MOST_CLASSES:
-        return np.broadcast_to(np.arange(similarities.shape[1]), similarities.shape)
-    # The best, so many times, each time without those before: half the time of `np.argpartition`.
-    left = np.maximum(similarities, LEAST_COSINE)  # above -inf, so that none is taken twice
-    nearest = np.empty((len(left), MOST_CLASSES), np.int64)
-    for column in nearest.T:
-        column[:] = left.argmax(axis=1)
-        np.put_along_axis(left, column[:, np.newaxis], -np.inf, axis=1)
-    return np.sort(nearest, axis=1)
+    nearest = np.argpartition(-similarities, np.arange(min(MOST_CLASSES, similarities.shape[1])), axis=1)[:, :MOST_CLASSES]
+    return [columns[row[columns] > -np.inf] for row, columns in zip(similarities, nearest, strict=True)]
 
 
 def kept_boxes(boxes: FloatArray, scores: FloatArray, *, largest_overlap: float, most: int | None = None) -> NDArray[np.int64]:
     """Positions of the boxes (m, 4) that overlap none of a higher score by more, best first; equals in their order."""
-    one_class = np.zeros(len(boxes), np.int64)
-    return _kept(scores, one_class, np.arange(len(boxes)), are_apart=overlaps(boxes, boxes) <= largest_overlap, most=most)
-
-
-def _kept(
-    scores: FloatArray,
-    classes: NDArray[np.int64],
-    places: NDArray[np.int64],
-    *,
-    are_apart: NDArray[np.bool_],
-    most: int | None,
-) -> NDArray[np.int64]:
-    """Positions of the scores (n,) that are best where they are, best first; equals in their order.
-
-    Each is of one of the `classes` (n,) at one of m `places` (n,), of which `are_apart` (m, m) says which do not compete.
-    """
-    everywhere = np.ones(len(are_apart), np.bool_)
-    free = defaultdict[int, NDArray[np.bool_]](lambda: everywhere)  # of a class, (m,) places apart from all that are kept of it
-    of_class, at_place = classes.tolist(), places.tolist()
+    are_apart = overlaps(boxes, boxes) <= largest_overlap  # (m, m)
+    free = np.ones(len(boxes), np.bool_)
     kept: list[int] = []
     for position in np.argsort(-scores, kind="stable").tolist():
         if len(kept) == most:
             break
-        number, place = of_class[position], at_place[position]
-        if free[number][place]:
+        if free[position]:
             kept.append(position)
-            free[number] = free[number] & are_apart[place]
+            free &= are_apart[position]
     return np.array(kept, dtype=np.int64)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from app.adapters.networks import RegionNetwork
-from app.domain.posterior import Known, Regions, kept_boxes, see, similarities_to
+from app.domain.posterior import Known, Regions, kept_boxes, similarities_to
 from app.domain.regions import alone as alone_on_grey
 from app.domain.regions import embedding_at
 from app.domain.values import Box
@@ -29,6 +29,7 @@ from training.evaluate.arms import Arm
 from training.evaluate.average_precision import Edges
 from training.evaluate.episodes import DetectEpisode
 from training.evaluate.items import AskedItem, Photograph
+from training.evaluate.repmet_rule import see
 from training.evaluate.rules import unit
 
 MOST_FOUND = 30  # boxes of a photograph that are ranked; the best hundred thousand of all would be the same ones
