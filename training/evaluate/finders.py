@@ -75,7 +75,7 @@ class Service:
 
     def __init__(self, models: Path, folder: Path, *, detector: bool) -> None:
         """`folder` of the packs, from which uploads are made. Without `detector` as with FIRSTSIGHT_DETECTOR=off."""
-        self._adapters = in_process.open_cached(models, keep_embeddings=False, detector=detector)
+        self._adapters = in_process.open_cached(models, detector=detector)
         self._folder = folder
 
     def find(self, episode: DetectEpisode) -> list[Sequence[Spotted]]:
