@@ -109,7 +109,8 @@ class Place:
 
     def shows_region(self, region: SeenRegion) -> bool:
         """What lies inside another box may be a thing of its own: only the shapes say, as long as nobody knows what it is."""
-        return overlap(_hull(self.quad), region.quad) > (SAME_BOX if self.is_box else SAME_PLACE)
+        hull = _hull(self.quad)
+        return _are_near(hull, region.quad) and overlap(hull, region.quad) > (SAME_BOX if self.is_box else SAME_PLACE)
 
     def seen_as(self, spotting: Spotting) -> Place:
         """With classes that it may be too. The first region is the one that counts: the likeliest."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.boxes import MIN_SIDE_PX
 from app.domain.posterior import Regions, overlaps
 from app.domain.values import Box, FloatArray, PixelArray
 
@@ -54,13 +55,15 @@ def side_for(view: Box, views: int, sides_px: Sequence[int]) -> int:
 
 
 def whole_in(view: Box, boxes: FloatArray, width: int, height: int) -> NDArray[np.int64]:
-    """Positions of the boxes (m, 4), in pixels of a view, that the view does not cut from a scene of width x height.
+    """Positions of the boxes (m, 4), in pixels of a view, that can be looked at: none too small for it, or clipped to a line, and
+    none that the view cuts from a scene of width x height.
 
     Tiles overlap: what one of them cuts is whole in another, or in the view of all.
     """
+    is_large = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= MIN_SIDE_PX
     if (view.width, view.height) == (width, height):  # all of the scene
-        return np.arange(len(boxes))
+        return np.flatnonzero(is_large)
     margin = CUT_PX * max(view.width, view.height)
     goes_on = np.array([view.x > 0, view.y > 0, view.x + view.width < width, view.y + view.height < height])
     gaps = np.concatenate([boxes[:, :2], np.array([view.width, view.height]) - boxes[:, 2:]], axis=1)  # (m, 4) to each edge
-    return np.flatnonzero(~(goes_on & (gaps < margin)).any(axis=1))
+    return np.flatnonzero(is_large & ~(goes_on & (gaps < margin)).any(axis=1))

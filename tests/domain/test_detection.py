@@ -251,6 +251,11 @@ def test_a_box_inside_another_may_be_a_thing_of_its_own() -> None:
     assert len(with_regions([], [spotting("acme", large), spotting("other", square(0.05))], most=9)) == 1
 
 
+def test_boxes_without_an_area_are_of_no_place() -> None:
+    line = square(0.3) * [0, 1] + [0.3, 0]
+    assert len(with_regions([], [spotting("acme", line), spotting("acme", line), spotting("acme", square(0.3))], most=9)) == 3
+
+
 def test_a_box_far_larger_than_a_proof_inside_it_says_nothing_of_it() -> None:
     mark = Place(square(0.05, 0.05, side=0.1), ("acme",))
     places = with_regions([mark], [spotting("acme", square(0.0))], most=9)

@@ -54,3 +54,9 @@ def test_what_a_tile_cuts_is_left_to_the_view_that_has_it_whole() -> None:
     boxes = np.array([[0, 40, 20, 60], [40, 40, 60, 60], [80, 40, 100, 60], [80, 40, 99, 60], [40, 0, 60, 20]], np.float32)
     assert whole_in(Box(0, 50, 100, 100), boxes, 200, 200).tolist() == [0, 1]
     assert whole_in(Box(0, 0, 100, 100), boxes, 100, 100).tolist() == [0, 1, 2, 3, 4]  # nothing goes on past a whole scene
+
+
+@pytest.mark.parametrize("view", [Box(0, 0, 200, 200), Box(0, 0, 100, 100)])
+def test_boxes_too_small_to_be_looked_at_take_the_place_of_no_other(view: Box) -> None:
+    boxes = np.array([[10, 10, 18, 18], [10, 10, 17, 30], [10, 0, 30, 0]], np.float32)
+    assert whole_in(view, boxes, 200, 200).tolist() == [0]
