@@ -4,8 +4,8 @@
 
 Enrolled, one clean picture each: half of the marks and fronts of split 7, and a box of each class of photographs whose sources
 the detector has not learnt from. Asked: renders of split 7, the half that is not enrolled among it, on photographs, and other
-photographs of those sources. Foreign: `caltech101-dev`, and what of the others shows nothing enrolled. Regions, places and looks
-are the service's own, without proofs of print. Reads `detector.onnx` and the manifest that `calibrate` wrote.
+photographs of those sources. Foreign: `caltech101-dev`. Regions, places and looks are the service's own, without proofs of print.
+Reads `detector.onnx` and the manifest that `calibrate` wrote.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ class RegionCalibration:
 
     `training regions` fits the numbers by logistic regression over the boxes that are looked at in renders and in photographs of
     sources held out from training: does the box hold a thing of the class (overlap of a half or more), given the log-odds of its
-    look alone, ln of RepMet's posterior, ln of objectness. `line` and `doubtful_line` then follow from a stated rate of false
-    accepts in scenes that show nothing enrolled, as those of proofs do.
+    look alone, ln of RepMet's posterior, ln of objectness. `line` then follows from stated rates of scenes that
+    may have a wrong box: foreign ones, renders, photographs; `doubtful_line` from that of foreign scenes alone.
     """
 
     looked_from: float  # objectness, 0 to 1, from which a box is worth the look

@@ -109,8 +109,7 @@ class Place:
 
     def shows_region(self, region: SeenRegion) -> bool:
         """What lies inside another box may be a thing of its own: only the shapes say, as long as nobody knows what it is."""
-        hull = _hull(self.quad)
-        return _are_near(hull, region.quad) and overlap(hull, region.quad) > (SAME_BOX if self.is_box else SAME_PLACE)
+        return _is_one_place(_hull(self.quad), region.quad, SAME_BOX if self.is_box else SAME_PLACE)
 
     def seen_as(self, spotting: Spotting) -> Place:
         """With classes that it may be too. The first region is the one that counts: the likeliest."""
@@ -331,9 +330,9 @@ def _is_one_thing(one: DoubleArray, other: DoubleArray) -> bool:
     return _are_near(one, other) and polygon_area(clipped(one, other)) > SAME_THING * smaller
 
 
-def _is_one_place(one: DoubleArray, other: DoubleArray) -> bool:
-    """Of two classes: a mark on a package is where the package is, and another thing."""
-    return _are_near(one, other) and overlap(one, other) > SAME_PLACE
+def _is_one_place(one: DoubleArray, other: DoubleArray, most: float = SAME_PLACE) -> bool:
+    """Of two classes, or where nobody knows yet: a mark on a package is where the package is, and another thing."""
+    return _are_near(one, other) and overlap(one, other) > most
 
 
 def _with_log_odds(one: Ranked, log_odds: float, *, accepted: bool) -> Ranked:

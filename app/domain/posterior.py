@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.domain.values import FloatArray
 
-MOST_REGIONS = 300  # of a view that are compared with classes
+MOST_REGIONS = 300  # of a view that are compared with each other
 MOST_CLASSES = 5  # of a region: among thousands many are near it
 SAME_BOX = 0.5  # overlap (IoU) from which two boxes are of one place
 SAME_REGION = 0.7  # from which two boxes, whatever is in them, are one proposal
@@ -43,11 +43,9 @@ class Regions:
     def at(self, positions: NDArray[np.int64]) -> Regions:
         return Regions(self.boxes[positions], self.objectness[positions], self.embeddings[positions])
 
-    def likeliest(self, most: int = MOST_REGIONS, *, among: NDArray[np.int64] | None = None) -> Regions:
-        """The `most` with the highest objectness of all, or of those at some positions, highest first; equals in their order."""
-        if among is None:
-            among = np.arange(len(self))
-        return self.at(among[np.argsort(-self.objectness[among], kind="stable")[:most]])
+    def likeliest(self, most: int = MOST_REGIONS) -> Regions:
+        """The `most` with the highest objectness, highest first; equals in their order."""
+        return self.at(np.argsort(-self.objectness, kind="stable")[:most])
 
     def proposals(self, most: int, *, largest_overlap: float = SAME_REGION) -> Regions:
         """Likeliest first, each thing once, whatever it is."""

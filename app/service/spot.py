@@ -29,7 +29,7 @@ class Spotter:
         height, width = scene.shape[:2]
         with stage("regions"):
             regions = self._detector(crop(scene, view), side_for(view, views, self._detector.sides_px))
-            regions = regions.likeliest(among=whole_in(view, regions.boxes, width, height))
+            regions = regions.at(whole_in(view, regions.boxes, width, height))
             regions = regions.proposals(MOST_SPOTTED, largest_overlap=SAME_BOX)
             regions = regions.at(np.flatnonzero(regions.objectness >= self._settings.calibration.looked_from))
         with stage("search"):

@@ -98,13 +98,6 @@ def shared_by(one: list[float], other: list[float]) -> float:
     return width * height / union if union else 0.0
 
 
-def test_the_likeliest_are_found_among_some_too() -> None:
-    there = scattered(30)
-    among = np.array([20, 3, 11, 4, 25])
-    assert there.likeliest(3, among=among).boxes.tolist() == there.at(among).likeliest(3).boxes.tolist()
-    assert len(there.likeliest(3, among=among[:0])) == 0
-
-
 def test_names_have_their_places() -> None:
     assert KNOWN.numbers_of(["b", "nobody", "a"]) == [1, 0]
 
