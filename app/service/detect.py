@@ -226,7 +226,16 @@ class Detect:
         pixels = crop(scene.pixels, box)
         with stage("embed"):
             query = self._embedder(self._codec.resize(pixels, self._embedder.side_px)[np.newaxis]).embedding[0]  # (d,)
-        finds = self._finds(scene, box, query, place, served, classes)
+        placed_with = partial(self._placed, place, query, served, classes)
+        # Print is looked for where it was seen, and where a box may be worth a person's look without it: docs/experiments.md.
+        if place.is_box and not placed_with(NO_FINDS):
+            return []
+        return [_Candidate(query, one) for one in placed_with(self._finds(scene, box, query, place, served, classes))]
+
+    def _placed(
+        self, place: Place, query: FloatArray, served: Served, classes: frozenset[str] | None, finds: Finds
+    ) -> list[Placed]:
+        """The classes that a place may show, by the embedding (d,) of its pixels and what of their print was found in them."""
         with stage("search"):
             names = set(finds)
             seen: Mapping[str, float] = {}
@@ -237,8 +246,7 @@ class Detect:
             scored = served.gallery.similarities_to(query, names)
         with stage("decide"):
             competing = len(served.gallery) if classes is None else len(classes)
-            placed = placed_at(place, scored, finds, seen, self._model_set, classes=competing)
-            return [_Candidate(query, one) for one in placed]
+            return placed_at(place, scored, finds, seen, self._model_set, classes=competing)
 
     def _finds(
         self, scene: _Scene, box: Box, query: FloatArray, place: Place, served: Served, classes: frozenset[str] | None

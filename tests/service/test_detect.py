@@ -470,6 +470,24 @@ def test_a_user_who_asks_for_more_likeness_is_heard_where_nothing_is_proved(dete
     assert (one.accepted, one.outcome) == (True, Outcome.MATCH)
 
 
+def test_only_where_a_box_may_show_something_its_print_is_looked_for(make_service: Callable[..., Service]) -> None:
+    finder = CountedPoints()
+    service = make_service(detector=FakeDetector(), find_points=finder)
+    for name, pixels in (("red", RED_THING), ("acme", ACME)):
+        service.enrol(name, raw_bytes(pixels))
+    blue = np.full((SIDE, SIDE, 3), (20, 20, 230), np.uint8)
+
+    def looked_for(*things: tuple[PixelArray, int, int]) -> int:
+        finder.sharpened.clear()
+        service.detect(scene(*things))
+        return len(finder.sharpened)
+
+    of_scene = looked_for()
+    assert looked_for((blue, 8, 16)) == of_scene
+    assert looked_for((RED_THING, 104, 48)) == of_scene + 2  # sharpened, and as it is
+    assert looked_for((blue, 8, 16), (RED_THING, 104, 48)) == of_scene + 2
+
+
 def test_where_many_classes_are_alike_to_the_detector_their_look_decides(make_service: Callable[..., Service]) -> None:
     service = make_service(detector=FakeDetector())
     bands = list(permutations([(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)]))[::2]  # of one mean colour
