@@ -221,6 +221,7 @@ def region_calibration_for_tests() -> RegionCalibration:
         looked_from=0.05,
         bias=0.0,
         look=1.0,
+        lead=0.0,
         log_posterior=1.0,
         log_objectness=1.0,
         line=0.0,

@@ -49,7 +49,8 @@ PHOTOGRAPH_PACKS = ("toplogo10-dev", "multidomain-det-dev")  # of whose sources 
 FOREIGN = "foreign"
 LEAST_SHOWN_PX = 32  # of a box that is enrolled
 UNFITTED = RegionCalibration(  # all that the detector sees is looked at, and nothing of it counts
-    looked_from=0.0, bias=0.0, look=0.0, log_posterior=0.0, log_objectness=0.0, line=0.0, doubtful_line=0.0, ambiguous_margin=0.0
+    looked_from=0.0, bias=0.0, look=0.0, lead=0.0, log_posterior=0.0, log_objectness=0.0,
+    line=0.0, doubtful_line=0.0, ambiguous_margin=0.0,
 )  # fmt: skip
 
 
@@ -79,7 +80,7 @@ class Scene:
 class Rows:
     """Every class at every place that the detector sees in any scene."""
 
-    features: np.ndarray  # (n, 3) log-odds of the look, ln(posterior), ln(objectness)
+    features: np.ndarray  # (n, 4) log-odds of the look, lead, ln(posterior), ln(objectness)
     right: np.ndarray  # (n,) bool: the place has the box of a thing of the class
     scene: np.ndarray  # (n,) position of the scene
     place: np.ndarray  # (n,) number of the place, of all scenes
@@ -211,11 +212,12 @@ def look(asked: Sequence[Scene], served: Served, eyes: Eyes, model_set: ModelSet
         regions = served.gallery.similarities_at(place.region.embedding, names)
         edges = np.array([[box.x, box.y, box.x + box.width, box.y + box.height]], np.float32)
         shares = overlaps(edges, np.array([thing for _, thing in things], np.float32).reshape(-1, 4))[0]
-        for one in seen_at(place, scored, regions, model_set, classes=len(served.gallery)):
+        strangers = model_set.nearest_strangers(query)
+        for one in seen_at(place, scored, regions, model_set, classes=len(served.gallery), strangers=strangers):
             name = one.look.candidate.class_name
             own = [(share, number) for number, share in enumerate(shares) if things[number][0] == name and share >= SAME_BOX]
-            features = [one.look.log_odds, *(float(np.log(max(p, LEAST_PROBABILITY))) for p in (one.posterior, one.objectness))]
-            yield features, max(own)[1] if own else -1
+            logs = [float(np.log(max(p, LEAST_PROBABILITY))) for p in (one.posterior, one.objectness)]
+            yield [one.look.log_odds, one.lead, *logs], max(own)[1] if own else -1
 
     def of_scene(scene: Scene) -> list[list[tuple[list[float], int]]]:
         return [list(of_place(scene.pixels, place, scene.things)) for place in places_in(scene.pixels, spotter, served)]
@@ -247,12 +249,14 @@ def fit(rows: Rows, asked: Sequence[Scene], config: Config) -> RegionCalibration
     kind of scene may have a wrong box too often. All classes of all places say what one is worth beside another; what it
     comes to in log-odds the best class of each place says, which is the one that answers.
     """
-    _, weights = proofs.fit_logistic(rows.features, rows.right)
-    strengths = rows.features @ weights
+    spreads = rows.features.std(axis=0).clip(min=1e-6)  # as of one unit: the fit prefers small weights
+    _, weights = proofs.fit_logistic(rows.features / spreads, rows.right)
+    strengths = rows.features / spreads @ weights
     best = strongest(strengths, rows.place)
     bias, (scale,) = proofs.fit_logistic(strengths[best, np.newaxis], rows.right[best])
-    look_weight, log_posterior, log_objectness = (round(float(scale * weight), 4) for weight in weights)
-    log_odds = round(bias, 4) + rows.features @ np.array([look_weight, log_posterior, log_objectness])
+    fitted = [round(float(scale * weight), 4) for weight in weights / spreads]
+    look_weight, lead, log_posterior, log_objectness = fitted
+    log_odds = round(bias, 4) + rows.features @ np.array(fitted)
     wrong = best[~rows.right[best]]
     highest = np.full(len(asked), log_odds.min())
     np.maximum.at(highest, rows.scene[wrong], log_odds[wrong])
@@ -261,12 +265,12 @@ def fit(rows: Rows, asked: Sequence[Scene], config: Config) -> RegionCalibration
     # What is accepted is more likely right than not, however few strangers there are.
     line = max(0.0, *(quantile_above(highest[kinds == kind], far) for kind, far in far_of.items()))
     doubtful_line = min(line, quantile_above(highest[kinds == FOREIGN], proofs.DOUBTFUL_FAR * config.target_far))
-    objectness = np.exp(rows.features[rows.right, 2])
+    objectness = np.exp(rows.features[rows.right, 3])
     looked_from = float(np.quantile(objectness, proofs.NOT_LOOKED_AT)) if len(objectness) else 0.0
     print_report(rows, asked, log_odds, line)
     return RegionCalibration(
-        looked_from=round(min(looked_from, 0.99), 4), bias=round(bias, 4), look=look_weight, log_posterior=log_posterior,
-        log_objectness=log_objectness, line=round(line, 4), doubtful_line=round(doubtful_line, 4),
+        looked_from=round(min(looked_from, 0.99), 4), bias=round(bias, 4), look=look_weight, lead=lead,
+        log_posterior=log_posterior, log_objectness=log_objectness, line=round(line, 4), doubtful_line=round(doubtful_line, 4),
         ambiguous_margin=round(ambiguous_margin(rows, log_odds, line), 4),
     )  # fmt: skip
 

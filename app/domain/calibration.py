@@ -76,13 +76,15 @@ class RegionCalibration:
 
     `training regions` fits the numbers by logistic regression over the boxes that are looked at in renders and in photographs of
     sources held out from training: does the box hold a thing of the class (overlap of a half or more), given the log-odds of its
-    look alone, ln of RepMet's posterior, ln of objectness. `line` then follows from stated rates of scenes that
-    may have a wrong box: foreign ones, renders, photographs; `doubtful_line` from that of foreign scenes alone.
+    look alone, how far the class is ahead of all else there, ln of RepMet's posterior, ln of objectness. `line` then follows from
+    stated rates of scenes that may have a wrong box: foreign ones, renders, photographs; `doubtful_line` from that of foreign
+    scenes alone.
     """
 
     looked_from: float  # objectness, 0 to 1, from which a box is worth the look
     bias: float  # log-odds of a match: this, and what follows
     look: float  # for each unit of the log-odds of the look of what is in the box
+    lead: float  # for each unit of similarity by which the class is ahead of other classes and of strangers
     log_posterior: float  # for each unit of ln(posterior of the class in the detector's space)
     log_objectness: float  # for each unit of ln(objectness)
     line: float  # log-odds from which a class is accepted without a proof
@@ -92,15 +94,15 @@ class RegionCalibration:
     def __post_init__(self) -> None:
         if not 0 <= self.looked_from < 1:
             raise ValueError(f"looked_from is an objectness from 0 to 1, not {self.looked_from}")
-        if min(self.look, self.log_posterior, self.log_objectness) < 0:
-            raise ValueError("the weights look, log_posterior and log_objectness are not negative")
+        if min(self.look, self.lead, self.log_posterior, self.log_objectness) < 0:
+            raise ValueError("the weights look, lead, log_posterior and log_objectness are not negative")
         if self.doubtful_line > self.line or self.ambiguous_margin < 0:
             raise ValueError("doubtful_line is not above line, and ambiguous_margin is not negative")
 
-    def log_odds(self, by_look: float, *, posterior: float, objectness: float) -> float:
-        """That a box shows a class: of the log-odds of its look alone, and both probabilities of the detector."""
+    def log_odds(self, by_look: float, *, lead: float, posterior: float, objectness: float) -> float:
+        """That a box shows a class: of the log-odds of its look alone, its lead, and both probabilities of the detector."""
         seen = self.log_posterior * _ln(posterior) + self.log_objectness * _ln(objectness)
-        return round(self.bias + self.look * by_look + seen, 6)
+        return round(self.bias + self.look * by_look + self.lead * lead + seen, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def probability_of(log_odds: float) -> float:
 
 
 def nearest_of_cohort(similarities: NDArray[np.float64], share: float) -> float:
-    """The mean of the highest `share` of a cohort's similarities (m,) to a class."""
+    """The mean of the highest `share` of a cohort's similarities (m,) to a class, or to a picture."""
     count = max(1, round(share * len(similarities)))
     return float(np.sort(similarities)[-count:].mean())
 

@@ -138,6 +138,7 @@ class SeenClass:
     """A class at a place, by what is known of it without a proof."""
 
     look: Ranked  # by the embedding of the pixels of the place alone
+    lead: float  # similarity by which it is ahead of the nearest of other classes and of strangers
     posterior: float  # of the class in the detector's space, 0 to 1
     objectness: float  # of the place's region, 0 to 1
 
@@ -227,11 +228,13 @@ def placed_at(
     model_set: ModelSet,
     *,
     classes: int,
+    strangers: float,
 ) -> list[Placed]:
     """The classes of a place that are worth a person's look.
 
     Given are classes with their similarities to its pixels, what of their print was found there, and how near its region is to
-    those that the detector knows. `classes` is the number of all that competed. The region counts beside the look where nothing
+    those that the detector knows. `classes` is the number of all that competed, `strangers` how alike its pixels are to the
+    nearest of the cohort. The region counts beside the look where nothing
     is proved; what a proof says it may raise, never lower.
     """
     proofs, detector = model_set.calibration.proof, model_set.detector
@@ -239,7 +242,7 @@ def placed_at(
     proved = {one.candidate.class_name: one for one in ranked if one.strength >= proofs.doubtful_line}
     if place.region is None or detector is None:
         return [Placed(one, one.found[0].proof.quad) for one in proved.values()]
-    known = seen_at(place, scored, region_similarities, model_set, classes=classes)
+    known = seen_at(place, scored, region_similarities, model_set, classes=classes, strangers=strangers)
     seen = _by_region(known, scored, detector.calibration)
     raised = [Placed(_raised(one, seen.pop(name, None)), one.found[0].proof.quad) for name, one in proved.items()]
     return raised + [
@@ -254,16 +257,28 @@ def seen_at(
     model_set: ModelSet,
     *,
     classes: int,
+    strangers: float,
 ) -> list[SeenClass]:
-    """What is known without a proof of the classes of a place that the detector knows. Arguments as of `placed_at`."""
+    """What is known without a proof of the classes of a place that the detector knows. Arguments as of `placed_at`.
+
+    Many places show nothing that is enrolled, and what such a place looks like says little: it has a nearest class all the same.
+    How far that is ahead says more.
+    """
     if place.region is None or model_set.detector is None:
         return []
     width, objectness = model_set.detector.width, place.region.objectness
+    leads = _leads(scored, strangers)
     return [
-        SeenClass(look, probability_at(region_similarities[look.candidate.class_name], width), objectness)
+        SeenClass(look, leads[name], probability_at(region_similarities[name], width), objectness)
         for look in rank(scored, NO_FINDS, model_set.calibration, classes=classes)
-        if look.candidate.class_name in region_similarities
+        if (name := look.candidate.class_name) in region_similarities
     ]
+
+
+def _leads(scored: Sequence[tuple[ClassState, float]], strangers: float) -> dict[str, float]:
+    """By name, how far each class is ahead of the nearest of the others and of strangers; negative behind it."""
+    nearest, second = sorted([*(similarity for _, similarity in scored), strangers, -1.0], reverse=True)[:2]
+    return {state.name: similarity - (second if similarity == nearest else nearest) for state, similarity in scored}
 
 
 def _by_region(
@@ -273,7 +288,7 @@ def _by_region(
     thresholds, ranked = {state.name: state.user_threshold for state, _ in scored}, {}
     for one in seen:
         name = one.look.candidate.class_name
-        log_odds = calibration.log_odds(one.look.log_odds, posterior=one.posterior, objectness=one.objectness)
+        log_odds = calibration.log_odds(one.look.log_odds, lead=one.lead, posterior=one.posterior, objectness=one.objectness)
         # What a user asks of the similarity of a class holds here, too; the computed threshold is a part of the log-odds.
         threshold = thresholds[name]
         is_alike = threshold is None or one.look.candidate.similarity >= threshold

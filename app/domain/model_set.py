@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.calibration import Calibration, RegionCalibration
-from app.domain.values import Provenance
+from app.domain.calibration import Calibration, RegionCalibration, nearest_of_cohort
+from app.domain.values import FloatArray, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,10 @@ class ModelSet:
     cohort: NDArray[np.float64]  # (m, d) unit length: embeddings of things that nobody enrols
     real_share: float = 1.0  # of an example, beside what a synthesizer makes of it; 1 where nothing is made
     detector: DetectorSettings | None = None
+
+    def nearest_strangers(self, query: FloatArray) -> float:
+        """Similarity of a picture (d,) to those of the cohort that look most like it."""
+        return nearest_of_cohort(self.cohort @ query, self.calibration.competing_share)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

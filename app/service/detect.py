@@ -239,14 +239,16 @@ class Detect:
         with stage("search"):
             names = set(finds)
             seen: Mapping[str, float] = {}
+            strangers = 0.0
             if place.region is not None:  # where a thing is, the detector says; what it is, its look says as well
                 alike = served.best_classes(query, ALIKE, classes)
                 names |= {*place.class_names, *(state.name for state, _ in alike)}
                 seen = served.gallery.similarities_at(place.region.embedding, names)
+                strangers = self._model_set.nearest_strangers(query)
             scored = served.gallery.similarities_to(query, names)
         with stage("decide"):
             competing = len(served.gallery) if classes is None else len(classes)
-            return placed_at(place, scored, finds, seen, self._model_set, classes=competing)
+            return placed_at(place, scored, finds, seen, self._model_set, classes=competing, strangers=strangers)
 
     def _finds(
         self, scene: _Scene, box: Box, query: FloatArray, place: Place, served: Served, classes: frozenset[str] | None

@@ -156,20 +156,21 @@ def test_calibration_that_is_no_object_is_refused(data: object) -> None:
 
 
 def test_log_odds_of_a_box_by_hand() -> None:
-    calibration = replace(region_calibration_for_tests(), bias=1.0, look=0.5, log_posterior=2.0, log_objectness=3.0)
-    # 1 + 0.5 * 4 + 2 ln 0.5 + 3 ln 0.25
-    assert calibration.log_odds(4.0, posterior=0.5, objectness=0.25) == pytest.approx(3 - 8 * math.log(2), abs=1e-6)
+    calibration = replace(region_calibration_for_tests(), bias=1.0, look=0.5, lead=10.0, log_posterior=2.0, log_objectness=3.0)
+    # 1 + 0.5 * 4 + 10 * 0.3 + 2 ln 0.5 + 3 ln 0.25
+    log_odds = calibration.log_odds(4.0, lead=0.3, posterior=0.5, objectness=0.25)
+    assert log_odds == pytest.approx(6 - 8 * math.log(2), abs=1e-6)
 
 
 def test_a_detector_that_says_nothing_is_not_infinitely_sure() -> None:
     calibration = region_calibration_for_tests()
-    assert calibration.log_odds(0.0, posterior=0.0, objectness=0.0) == pytest.approx(2 * math.log(1e-6), abs=1e-6)
+    assert calibration.log_odds(0.0, lead=0.0, posterior=0.0, objectness=0.0) == pytest.approx(2 * math.log(1e-6), abs=1e-6)
 
 
-@pytest.mark.parametrize("said", ["by_look", "posterior", "objectness"])
+@pytest.mark.parametrize("said", ["by_look", "lead", "posterior", "objectness"])
 def test_more_of_anything_never_speaks_against_a_box(said: str) -> None:
-    calibration = region_calibration_for_tests()
-    few = {"by_look": 0.1, "posterior": 0.2, "objectness": 0.3}
+    calibration = replace(region_calibration_for_tests(), lead=1.0)
+    few = {"by_look": 0.1, "lead": 0.1, "posterior": 0.2, "objectness": 0.3}
     more = few | {said: 0.9}
     assert calibration.log_odds(**more) > calibration.log_odds(**few)
 

@@ -278,8 +278,9 @@ def at_place(
     finds: Mapping[str, Sequence[Found]] = NO_FINDS,
     region_similarities: Mapping[str, float],
     model_set: ModelSet = DETECTING,
+    strangers: float = 0.0,
 ) -> list[Placed]:
-    return placed_at(place, classes, finds, region_similarities, model_set, classes=2)
+    return placed_at(place, classes, finds, region_similarities, model_set, classes=2, strangers=strangers)
 
 
 SPOTTED = Place(TWO, ("acme",), region(TWO, 0.5), is_box=True)
@@ -293,6 +294,37 @@ def test_what_is_not_proved_is_as_likely_as_look_and_detector_say() -> None:
     assert one.ranked.candidate.probability == pytest.approx(1 / (1 + math.exp(-log_odds)))
     assert (one.ranked.candidate.accepted, one.ranked.found, one.is_box) == (True, (), True)
     assert one.quad is TWO
+
+
+def leading(weight: float) -> ModelSet:
+    """`DETECTING`, in which a lead counts."""
+    assert DETECTING.detector is not None
+    calibration = replace(DETECTING.detector.calibration, lead=weight)
+    return replace(DETECTING, detector=replace(DETECTING.detector, calibration=calibration))
+
+
+@pytest.mark.parametrize(
+    ("others", "strangers", "leads"),
+    [
+        ({}, 0.1, {"acme": 0.6}),
+        ({"print": 0.6}, 0.1, {"acme": 0.1, "print": -0.1}),
+        ({"print": 0.6}, 0.65, {"acme": 0.05, "print": -0.1}),
+        ({"print": 0.6}, 0.8, {"acme": -0.1, "print": -0.2}),
+        ({"print": 0.7}, 0.1, {"acme": 0.0, "print": 0.0}),
+        ({"print": 0.6, "other": 0.65}, 0.1, {"acme": 0.05, "print": -0.1, "other": -0.05}),
+    ],
+)
+def test_what_is_ahead_of_other_classes_and_of_strangers_is_likelier(
+    others: dict[str, float], strangers: float, leads: dict[str, float]
+) -> None:
+    classes = [scored(0.7), *(scored(similarity, name) for name, similarity in others.items())]
+    known = dict.fromkeys(leads, 1.0)
+    with_lead, without = (
+        at_place(SPOTTED, *classes, region_similarities=known, model_set=leading(weight), strangers=strangers)
+        for weight in (2.0, 0.0)
+    )
+    gained = {one.class_name: one.ranked.log_odds - other.ranked.log_odds for one, other in zip(with_lead, without, strict=True)}
+    assert gained == pytest.approx({name: 2 * lead for name, lead in leads.items()})
 
 
 @pytest.mark.parametrize(("similarity", "shown"), [(0.62, [True]), (0.55, [False]), (0.5, [])])

@@ -488,6 +488,21 @@ def test_only_where_a_box_may_show_something_its_print_is_looked_for(make_servic
     assert looked_for((blue, 8, 16), (RED_THING, 104, 48)) == of_scene + 2
 
 
+def test_what_strangers_look_like_too_is_less_likely(make_service: Callable[..., Service]) -> None:
+    model_set = model_set_for_tests(detector="fake detector")
+    assert model_set.detector is not None
+    heeding = replace(model_set.detector, calibration=replace(model_set.detector.calibration, lead=5.0))
+    first = make_service(detector=FakeDetector(), model_set=replace(model_set, detector=heeding))
+    first.enrol("red", raw_bytes(RED_THING))
+    (example,) = first.collection.gallery["red"].examples
+    red_strangers = replace(model_set, detector=heeding, cohort=example.embedding[np.newaxis].astype(np.float64))
+    second = make_service(detector=FakeDetector(), model_set=red_strangers, store=first.store)
+    picture = scene((PINK_THING, 104, 48))
+    (among_others,), (among_red,) = (service.detect(picture).detections for service in (first, second))
+    assert among_red.similarity == among_others.similarity
+    assert among_red.probability < among_others.probability
+
+
 def test_where_many_classes_are_alike_to_the_detector_their_look_decides(make_service: Callable[..., Service]) -> None:
     service = make_service(detector=FakeDetector())
     bands = list(permutations([(230, 20, 20), (20, 200, 20), (20, 20, 230), (230, 230, 20)]))[::2]  # of one mean colour

@@ -23,15 +23,15 @@ BLANK = np.full((64, 64, 3), 200, np.uint8)
 SHOWN, STRANGE = regions.Scene(BLANK, (("a", (0, 0, 9, 9)),), "renders"), regions.Scene(BLANK, (), regions.FOREIGN)
 TARGET_FAR = 0.05
 CONFIG = regions.Config(target_far=TARGET_FAR, target_wrong=1.0)
-LOOK, POSTERIOR, OBJECTNESS, BIAS = 0.8, 1.5, 0.5, 2.0
+LOOK, LEAD, POSTERIOR, OBJECTNESS, BIAS = 0.8, 5.0, 1.5, 0.5, 2.0
 
 
 def drawn(places: int, *, classes: int = 3, seed: int = 0) -> tuple[regions.Rows, list[regions.Scene]]:
     """A place a scene and some classes at it, right as often as their log-odds say. Every other scene is foreign."""
     rng = np.random.default_rng(seed)
     count = places * classes
-    features = rng.uniform((-4, -4, -3), (4, 0, 0), (count, 3))
-    log_odds = BIAS + features @ (LOOK, POSTERIOR, OBJECTNESS)
+    features = rng.uniform((-4, -0.5, -4, -3), (4, 0.5, 0, 0), (count, 4))
+    log_odds = BIAS + features @ (LOOK, LEAD, POSTERIOR, OBJECTNESS)
     place = np.arange(count) // classes
     shows = place % 2 == 0
     right = (rng.random(count) < 1 / (1 + np.exp(-log_odds))) & shows
@@ -41,7 +41,7 @@ def drawn(places: int, *, classes: int = 3, seed: int = 0) -> tuple[regions.Rows
 
 def log_odds_of(calibration: RegionCalibration, rows: regions.Rows) -> np.ndarray:
     return np.array(
-        [calibration.log_odds(look, posterior=np.exp(p), objectness=np.exp(o)) for look, p, o in rows.features.tolist()]
+        [calibration.log_odds(look, lead=ahead, posterior=np.exp(p), objectness=np.exp(o)) for look, ahead, p, o in rows.features]
     )
 
 
@@ -50,7 +50,9 @@ def test_the_weights_that_made_the_answers_are_found() -> None:
     only = np.flatnonzero(rows.place % 2 == 0)
     kept = regions.Rows(*(getattr(rows, name)[only] for name in rows.__dataclass_fields__))
     fitted = regions.fit(kept, [*[SHOWN] * 7999, STRANGE], CONFIG)
-    assert (fitted.look, fitted.log_posterior, fitted.log_objectness) == pytest.approx((LOOK, POSTERIOR, OBJECTNESS), abs=0.15)
+    weights = (fitted.look, fitted.log_posterior, fitted.log_objectness)
+    assert weights == pytest.approx((LOOK, POSTERIOR, OBJECTNESS), abs=0.15)
+    assert fitted.lead == pytest.approx(LEAD, abs=0.5)
     assert fitted.bias == pytest.approx(BIAS, abs=0.3)
 
 
@@ -76,7 +78,7 @@ def test_of_scenes_with_things_no_more_have_a_wrong_box_than_was_asked() -> None
 def test_what_is_accepted_is_more_likely_right_than_not_however_weak_strangers_are() -> None:
     rows, asked = drawn(2000)
     strangers = np.isin(rows.scene, np.arange(1, 2000, 2))
-    rows.features[strangers] = (-4, -10, -10)
+    rows.features[strangers] = (-4, -0.5, -10, -10)
     fitted = regions.fit(rows, asked, CONFIG)
     assert fitted.line == 0
     assert fitted.doubtful_line <= 0
@@ -209,8 +211,8 @@ def test_a_class_is_right_where_a_thing_of_it_has_the_place(
     scene = np.full((96, 120, 3), 128, np.uint8)
     scene[30:70, 40:90] = red
     rows = regions.look([regions.Scene(scene, (thing,), "renders")], served, eyes, loaded.model_set)
-    first = regions.strongest(rows.features[:, 1], rows.place)[0]  # nearest in the detector's space: red
+    first = regions.strongest(rows.features[:, 2], rows.place)[0]  # nearest in the detector's space: red
     assert (bool(rows.right[first]), int(rows.thing[first])) == (is_right, 0 if is_right else -1)
-    assert rows.features[first, 1] == pytest.approx(0, abs=0.1)
+    assert rows.features[first, 2] == pytest.approx(0, abs=0.1)
     if thing[0] == "red":
         assert rows.right.sum() == is_right
