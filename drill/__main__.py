@@ -28,7 +28,6 @@ from tests.model_sets import write_model_set
 
 SEED = 15
 TRIES_S = 60  # for which a client goes on with one request
-SENT = 8  # requests through nginx after which it is taken to know that a replica is back
 P99_S, MOST_S = 0.25, 1.0  # until another replica has seen a write
 
 
@@ -240,31 +239,14 @@ def kill_replica(up: Stack, report: Report, count: int) -> None:
     load.judge(report, "each replica killed under load")
 
 
-def serves_again(replica_url: str) -> None:
-    """Waits until nginx, which leaves a replica that has refused alone for up to two seconds, sends this one requests again."""
-    give_up = time.monotonic() + TRIES_S
-    while (answered := answered_by(replica_url)) < SENT:
-        if time.monotonic() > give_up:
-            raise RuntimeError(f"nginx has sent a replica that is back {answered:.0f} requests in {TRIES_S} s")
-        time.sleep(0.05)
-
-
-def answered_by(replica_url: str) -> float:
-    """How many pictures a replica has classified since its start."""
-    with client(replica_url) as http:
-        lines = http.get("/metrics").raise_for_status().text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("firstsight_outcomes_total{"))
-
-
 def roll(up: Stack, report: Report, count: int) -> None:
     load = Load(up.nginx_url)
     with load.running("rolling", insists=False):
-        for replica, url in zip(up.replicas, up.urls, strict=True):
+        for replica in up.replicas:
             load.until(count)
             replica.stop()
             load.until(count)
             replica.start()
-            serves_again(url)  # the other one may go when nginx, too, knows that this one is back
             load.until(count)
     done = len(load.acknowledged) + load.read
     report.holds(f"a rolling restart under load: {len(load.failed)} of {done} requests failed {load.failed[:2]}", not load.failed)
